@@ -1,2 +1,61 @@
-#![no_std]
-//! Shared.
+//! What the kernel programs and the daemon agree on.
+//!
+//! Everything here is pure: values in, values out. The same functions are compiled into the BPF object and
+//! into the daemon, so both compute the same score and the same verdict from the same numbers. Atomics, maps
+//! and packets live in `agentsec-ebpf`; files, sockets and clocks in `agentsec-userspace`.
+//!
+//! # Who writes what
+//!
+//! Every word in a map has exactly one writer.
+//!
+//! | map | value | written by | read by |
+//! |---|---|---|---|
+//! | [`maps::POLICY`] | [`policy::Policy`] | daemon | kernel |
+//! | [`maps::PROFILES`] | [`profile::Profile`], never changed while referenced | daemon | kernel |
+//! | [`maps::TYPICAL`] | [`typical::PortRules`], keyed by profile row | daemon | kernel |
+//! | [`maps::IDENTITY_NEAR`], [`maps::IDENTITY_FAR`] | [`agent::Identity`] word | daemon | kernel |
+//! | [`maps::AGENTS`] | [`agent::AgentName`] | daemon | daemon, break-glass commands |
+//! | [`maps::LEDGER`] | [`ledger::Ledger`] | kernel | daemon |
+//! | [`maps::COUNTERS`], [`maps::STRAYS`] | [`counters::Counters`], [`counters::Strays`], per CPU | kernel | daemon |
+//! | [`maps::ENDPOINTS`] | [`endpoint::Endpoint`] | kernel; the daemon only deletes idle ones | both |
+//! | [`maps::NOTICES`] | [`notice::Notice`] | kernel | daemon |
+#![cfg_attr(not(test), no_std)]
+#![forbid(unsafe_op_in_unsafe_fn)]
+
+pub mod agent;
+pub mod counters;
+pub mod endpoint;
+pub mod gate;
+pub mod ledger;
+pub mod maps;
+pub mod notice;
+pub mod packet;
+pub mod policy;
+pub mod profile;
+pub mod risk;
+pub mod typical;
+pub mod window;
+
+/// Implements aya's `Pod` for types whose every bit pattern is valid and that have no implicit padding.
+#[cfg(feature = "user")]
+macro_rules! pod {
+    ($($type:ty),+ $(,)?) => {$(
+        // SAFETY: `repr(C)` of integers only; the size assertion beside each type shows that it has no padding.
+        unsafe impl aya::Pod for $type {}
+    )+};
+}
+
+#[cfg(feature = "user")]
+pod!(
+    agent::AgentName,
+    counters::Counters,
+    counters::Strays,
+    endpoint::EndpointKey,
+    endpoint::Endpoint,
+    ledger::Ledger,
+    notice::Notice,
+    policy::Policy,
+    profile::Profile,
+    typical::TypicalKey,
+    typical::PortRules,
+);

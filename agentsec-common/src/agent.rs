@@ -1,0 +1,131 @@
+//! How the kernel knows an agent.
+
+/// Dense index of an agent in every per-agent map.
+pub type Slot = u32;
+
+/// Longest agent name, in bytes of UTF-8.
+pub const NAME_BYTES: usize = 64;
+
+/// What an attachment's key maps to: a slot, or nothing. Stored as one word so that it is never seen torn.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Identity(Option<Slot>);
+
+impl Identity {
+    /// No agent.
+    pub const NONE: Self = Self(None);
+
+    /// The agent at `slot`.
+    #[must_use]
+    pub const fn of(slot: Slot) -> Self {
+        Self(Some(slot))
+    }
+
+    /// The slot, if there is one.
+    #[inline(always)]
+    #[must_use]
+    pub const fn slot(self) -> Option<Slot> {
+        self.0
+    }
+
+    /// As stored: zero for nobody, else the slot plus one.
+    #[must_use]
+    pub const fn to_word(self) -> u64 {
+        match self.0 {
+            Some(slot) => slot as u64 + 1,
+            None => 0,
+        }
+    }
+
+    /// From a stored word.
+    #[inline(always)]
+    #[must_use]
+    pub const fn from_word(word: u64) -> Self {
+        match word {
+            0 => Self(None),
+            word => Self(Some((word - 1) as Slot)),
+        }
+    }
+}
+
+/// An agent's name beside its slot, so that the pins alone tell who is contained.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AgentName {
+    /// UTF-8, zero-padded; all zero when the slot is free.
+    pub bytes: [u8; NAME_BYTES],
+}
+
+const _: () = assert!(size_of::<AgentName>() == NAME_BYTES);
+
+impl AgentName {
+    /// A free slot.
+    pub const FREE: Self = Self { bytes: [0; NAME_BYTES] };
+
+    /// `None` when the name is empty, longer than [`NAME_BYTES`] or contains a zero byte.
+    #[must_use]
+    pub fn new(name: &str) -> Option<Self> {
+        if name.is_empty() || name.len() > NAME_BYTES || name.bytes().any(|byte| byte == 0) {
+            return None;
+        }
+        let mut bytes = [0; NAME_BYTES];
+        bytes[..name.len()].copy_from_slice(name.as_bytes());
+        Some(Self { bytes })
+    }
+
+    /// The name; `None` for a free slot or bytes that are no UTF-8.
+    #[must_use]
+    pub fn as_str(&self) -> Option<&str> {
+        let length = self.bytes.iter().position(|&byte| byte == 0).unwrap_or(NAME_BYTES);
+        match core::str::from_utf8(&self.bytes[..length]) {
+            Ok(name) if !name.is_empty() => Some(name),
+            _ => None,
+        }
+    }
+}
+
+/// Which way a packet goes, as the agent sees it.
+#[repr(u8)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Direction {
+    /// Sent by the agent.
+    Outbound = 0,
+    /// Sent to the agent.
+    Inbound = 1,
+}
+
+impl Direction {
+    /// From its stored byte.
+    #[must_use]
+    pub const fn from_byte(byte: u8) -> Option<Self> {
+        match byte {
+            0 => Some(Self::Outbound),
+            1 => Some(Self::Inbound),
+            _ => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn identity_survives_its_word() {
+        for identity in [Identity::NONE, Identity::of(0), Identity::of(65_535)] {
+            assert_eq!(Identity::from_word(identity.to_word()), identity);
+        }
+        assert_eq!(Identity::from_word(0), Identity::NONE, "an untouched array element is nobody");
+    }
+
+    #[test]
+    fn a_name_survives_its_bytes_and_a_bad_one_is_refused() {
+        let longest = "x".repeat(NAME_BYTES);
+        for name in ["a", "crawler-7", "ü", longest.as_str()] {
+            assert_eq!(AgentName::new(name).unwrap().as_str(), Some(name));
+        }
+        assert!(AgentName::new("").is_none());
+        assert!(AgentName::new("a\0b").is_none());
+        assert!(AgentName::new(&"x".repeat(NAME_BYTES + 1)).is_none());
+        assert_eq!(AgentName::FREE.as_str(), None);
+    }
+}

@@ -1,0 +1,400 @@
+//! Reading a frame's headers: Ethernet, VLAN and QinQ, ARP, IPv4, IPv6 with its extension chain, TCP, UDP,
+//! ICMP. Bounded, total and without allocation: the kernel runs it on packets, tests and fuzzers on bytes.
+
+use crate::agent::Direction;
+use crate::endpoint::{Address, EndpointKind, MAPPED};
+
+/// The one bounds check: everything is read through it.
+pub trait Frame {
+    /// `N` bytes at `offset`, or `None` when the frame ends before them.
+    fn read<const N: usize>(&self, offset: usize) -> Option<[u8; N]>;
+}
+
+impl Frame for &[u8] {
+    fn read<const N: usize>(&self, offset: usize) -> Option<[u8; N]> {
+        self.get(offset..)?.first_chunk().copied()
+    }
+}
+
+/// What a frame is, for counting. Every frame is exactly one of these.
+#[repr(u8)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Class {
+    /// IPv4.
+    Ipv4 = 0,
+    /// IPv6.
+    Ipv6 = 1,
+    /// ARP.
+    Arp = 2,
+    /// Any other ethertype.
+    Other = 3,
+    /// Too short for, or at odds with, what it says it is. With a readable IP header it still belongs to an
+    /// endpoint, without ports: a transport header cut into tiny fragments hides nothing.
+    Malformed = 4,
+    /// A fragment after the first: its ports are unknown, so it belongs to its protocol.
+    Fragment = 5,
+}
+
+/// What a frame is in the conversation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// Traffic with an endpoint.
+    Endpoint,
+    /// Neighbour discovery and group membership (ARP, NDP, MLD, IGMP): what a link needs to work.
+    LinkControl,
+    /// ICMP errors and replies: answers, not conversations.
+    IcmpAnswer,
+    /// Nothing that has an endpoint: unknown ethertypes, and frames whose IP header cannot be read.
+    Opaque,
+}
+
+/// TCP flag bits as they lie in the header.
+pub mod tcp {
+    /// Finish.
+    pub const FIN: u8 = 1;
+    /// Synchronize.
+    pub const SYN: u8 = 1 << 1;
+    /// Reset.
+    pub const RST: u8 = 1 << 2;
+    /// Acknowledge.
+    pub const ACK: u8 = 1 << 4;
+}
+
+/// IP protocol numbers.
+pub mod protocol {
+    /// IPv6 hop-by-hop options.
+    pub const HOP_BY_HOP: u8 = 0;
+    /// ICMP.
+    pub const ICMP: u8 = 1;
+    /// IGMP.
+    pub const IGMP: u8 = 2;
+    /// TCP.
+    pub const TCP: u8 = 6;
+    /// UDP.
+    pub const UDP: u8 = 17;
+    /// IPv6 routing header.
+    pub const ROUTING: u8 = 43;
+    /// IPv6 fragment header.
+    pub const FRAGMENT: u8 = 44;
+    /// Authentication header.
+    pub const AH: u8 = 51;
+    /// ICMPv6.
+    pub const ICMPV6: u8 = 58;
+    /// IPv6 destination options.
+    pub const DESTINATION: u8 = 60;
+    /// SCTP.
+    pub const SCTP: u8 = 132;
+}
+
+/// The headers of a frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Headers {
+    /// What it counts as.
+    pub class: Class,
+    /// What it is in the conversation.
+    pub role: Role,
+    /// Upper-layer protocol, after IPv6 extension headers; zero when not IP.
+    pub protocol: u8,
+    /// TCP flags; zero when not TCP.
+    pub tcp_flags: u8,
+    /// Source port, host byte order; zero where there is none.
+    pub source_port: u16,
+    /// Destination port, host byte order; zero where there is none.
+    pub destination_port: u16,
+    /// Source address.
+    pub source: Address,
+    /// Destination address.
+    pub destination: Address,
+    /// Bytes from the frame's start to the end of the last header read: what each segment of a GSO
+    /// super-packet repeats.
+    pub header_bytes: u16,
+    /// Whether bytes follow the transport header.
+    pub has_payload: bool,
+}
+
+impl Headers {
+    const fn bare(class: Class, role: Role, header_bytes: usize) -> Self {
+        Self {
+            class,
+            role,
+            protocol: 0,
+            tcp_flags: 0,
+            source_port: 0,
+            destination_port: 0,
+            source: [0; 4],
+            destination: [0; 4],
+            header_bytes: header_bytes as u16,
+            has_payload: false,
+        }
+    }
+
+    /// The remote's address and port and the agent's own port, for a packet going in `direction`.
+    #[inline(always)]
+    #[must_use]
+    pub const fn remote(&self, direction: Direction) -> Remote {
+        match direction {
+            Direction::Outbound => Remote {
+                address: self.destination,
+                port: self.destination_port,
+                local_port: self.source_port,
+            },
+            Direction::Inbound => {
+                Remote { address: self.source, port: self.source_port, local_port: self.destination_port }
+            }
+        }
+    }
+
+    /// Who opens the conversation, if this packet alone tells: a TCP SYN does, with ACK it is the answer.
+    #[inline(always)]
+    #[must_use]
+    pub const fn opener(&self, direction: Direction) -> Option<EndpointKind> {
+        if self.tcp_flags & tcp::SYN == 0 {
+            return None;
+        }
+        let answers = self.tcp_flags & tcp::ACK != 0;
+        match (direction, answers) {
+            (Direction::Outbound, false) | (Direction::Inbound, true) => Some(EndpointKind::Opened),
+            (Direction::Outbound, true) | (Direction::Inbound, false) => Some(EndpointKind::Accepted),
+        }
+    }
+}
+
+/// The far side of a packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Remote {
+    /// Its address.
+    pub address: Address,
+    /// Its port.
+    pub port: u16,
+    /// The agent's port.
+    pub local_port: u16,
+}
+
+const ETHERNET_BYTES: usize = 14;
+const VLAN_BYTES: usize = 4;
+/// VLAN tags read in the frame, beside one that the stack may have moved to metadata.
+const VLAN_TAGS: usize = 2;
+/// IPv6 extension headers followed; a longer chain is malformed.
+const EXTENSION_HEADERS: usize = 6;
+
+const ETHERTYPE_IPV4: u16 = 0x0800;
+const ETHERTYPE_ARP: u16 = 0x0806;
+const ETHERTYPE_IPV6: u16 = 0x86dd;
+const ETHERTYPE_VLAN: u16 = 0x8100;
+const ETHERTYPE_QINQ: u16 = 0x88a8;
+
+/// Reads the headers of an Ethernet frame.
+#[inline(always)]
+pub fn parse<F: Frame>(frame: &F) -> Headers {
+    let Some(ethertype) = frame.read(12) else {
+        return Headers::bare(Class::Malformed, Role::Opaque, 0);
+    };
+    let mut ethertype = u16::from_be_bytes(ethertype);
+    let mut offset = ETHERNET_BYTES;
+    for _ in 0..VLAN_TAGS {
+        if ethertype == ETHERTYPE_VLAN || ethertype == ETHERTYPE_QINQ {
+            let Some(inner) = frame.read(offset + 2) else {
+                return Headers::bare(Class::Malformed, Role::Opaque, offset);
+            };
+            ethertype = u16::from_be_bytes(inner);
+            offset += VLAN_BYTES;
+        }
+    }
+    let parsed = match ethertype {
+        ETHERTYPE_IPV4 => ipv4(frame, offset),
+        ETHERTYPE_IPV6 => ipv6(frame, offset),
+        ETHERTYPE_ARP => Some(Headers::bare(Class::Arp, Role::LinkControl, offset)),
+        _ => Some(Headers::bare(Class::Other, Role::Opaque, offset)),
+    };
+    match parsed {
+        Some(headers) => headers,
+        None => Headers::bare(Class::Malformed, Role::Opaque, offset),
+    }
+}
+
+#[inline(always)]
+fn ipv4<F: Frame>(frame: &F, offset: usize) -> Option<Headers> {
+    let fixed: [u8; 20] = frame.read(offset)?;
+    let header = (fixed[0] & 0x0f) as usize * 4;
+    let total = u16::from_be_bytes([fixed[2], fixed[3]]) as usize;
+    if fixed[0] >> 4 != 4 || header < 20 || total < header {
+        return None;
+    }
+    let mut headers = Headers::bare(Class::Ipv4, Role::Endpoint, offset + header);
+    headers.protocol = fixed[9];
+    headers.source = [0, 0, MAPPED, word(&fixed, 12)];
+    headers.destination = [0, 0, MAPPED, word(&fixed, 16)];
+    let fragment_offset = u16::from_be_bytes([fixed[6], fixed[7]]) & 0x1fff;
+    if fragment_offset != 0 {
+        headers.class = Class::Fragment;
+        headers.has_payload = true;
+        return Some(headers);
+    }
+    Some(transport(frame, headers, offset + header, total - header))
+}
+
+#[inline(always)]
+fn ipv6<F: Frame>(frame: &F, offset: usize) -> Option<Headers> {
+    let fixed: [u8; 40] = frame.read(offset)?;
+    if fixed[0] >> 4 != 6 {
+        return None;
+    }
+    let mut headers = Headers::bare(Class::Ipv6, Role::Endpoint, offset + 40);
+    headers.source = [word(&fixed, 8), word(&fixed, 12), word(&fixed, 16), word(&fixed, 20)];
+    headers.destination = [word(&fixed, 24), word(&fixed, 28), word(&fixed, 32), word(&fixed, 36)];
+    let mut next = fixed[6];
+    let mut at = offset + 40;
+    let mut payload = u16::from_be_bytes([fixed[4], fixed[5]]) as usize;
+    for _ in 0..EXTENSION_HEADERS {
+        let length = match next {
+            protocol::HOP_BY_HOP | protocol::ROUTING | protocol::DESTINATION => {
+                let Some([_, units]) = frame.read(at) else {
+                    return Some(headers.cut_short(next));
+                };
+                (units as usize + 1) * 8
+            }
+            protocol::AH => {
+                let Some([_, units]) = frame.read(at) else {
+                    return Some(headers.cut_short(next));
+                };
+                (units as usize + 2) * 4
+            }
+            protocol::FRAGMENT => {
+                let Some(fragment) = frame.read::<8>(at) else {
+                    return Some(headers.cut_short(next));
+                };
+                if u16::from_be_bytes([fragment[2], fragment[3]]) & 0xfff8 != 0 {
+                    headers.class = Class::Fragment;
+                    headers.protocol = fragment[0];
+                    headers.has_payload = true;
+                    headers.header_bytes = (at + 8) as u16;
+                    return Some(headers);
+                }
+                8
+            }
+            _ => break,
+        };
+        let Some([following]) = frame.read(at) else {
+            return Some(headers.cut_short(next));
+        };
+        next = following;
+        at += length;
+        // A jumbogram says zero; a lying length ends as "no payload", never below zero.
+        payload = payload.saturating_sub(length);
+    }
+    headers.protocol = next;
+    headers.header_bytes = at as u16;
+    Some(transport(frame, headers, at, payload))
+}
+
+/// Reads ports, flags and ICMP types at `offset`, where `length` bytes of IP payload begin.
+#[inline(always)]
+fn transport<F: Frame>(frame: &F, headers: Headers, offset: usize, length: usize) -> Headers {
+    match transport_header(frame, headers, offset) {
+        Some((mut headers, header)) => {
+            headers.has_payload = length > header;
+            headers.header_bytes = (offset + header) as u16;
+            headers
+        }
+        None => headers.cut_short(headers.protocol),
+    }
+}
+
+/// The headers with ports, flags and role, and the length of the transport header.
+#[inline(always)]
+fn transport_header<F: Frame>(frame: &F, mut headers: Headers, offset: usize) -> Option<(Headers, usize)> {
+    let length = match headers.protocol {
+        protocol::TCP => {
+            let fixed: [u8; 14] = frame.read(offset)?;
+            headers.set_ports(&fixed);
+            headers.tcp_flags = fixed[13];
+            (fixed[12] >> 4) as usize * 4
+        }
+        protocol::UDP => {
+            headers.set_ports(&frame.read::<8>(offset)?);
+            8
+        }
+        protocol::SCTP => {
+            headers.set_ports(&frame.read::<4>(offset)?);
+            12
+        }
+        protocol::ICMP => {
+            let [kind] = frame.read(offset)?;
+            headers.role = icmp_role(kind);
+            8
+        }
+        protocol::ICMPV6 => {
+            let [kind] = frame.read(offset)?;
+            headers.role = icmpv6_role(kind);
+            8
+        }
+        protocol::IGMP => {
+            headers.role = Role::LinkControl;
+            8
+        }
+        _ => 0,
+    };
+    Some((headers, length))
+}
+
+impl Headers {
+    #[inline(always)]
+    fn set_ports<const N: usize>(&mut self, fixed: &[u8; N]) {
+        self.source_port = u16::from_be_bytes([fixed[0], fixed[1]]);
+        self.destination_port = u16::from_be_bytes([fixed[2], fixed[3]]);
+    }
+
+    /// A frame that ends inside the header of `protocol`.
+    #[inline(always)]
+    const fn cut_short(mut self, protocol: u8) -> Self {
+        self.class = Class::Malformed;
+        self.protocol = protocol;
+        self.has_payload = true;
+        self
+    }
+}
+
+/// Echo reply, unreachable, source quench, redirect, time exceeded, parameter problem, and the replies to
+/// timestamp, information and mask requests answer something; the rest asks.
+#[inline(always)]
+const fn icmp_role(kind: u8) -> Role {
+    match kind {
+        0 | 3 | 4 | 5 | 11 | 12 | 14 | 16 | 18 => Role::IcmpAnswer,
+        _ => Role::Endpoint,
+    }
+}
+
+/// Errors (1–4) and echo replies answer; MLD and NDP (130–137, 143) are link control; the rest asks.
+#[inline(always)]
+const fn icmpv6_role(kind: u8) -> Role {
+    match kind {
+        1..=4 | 129 => Role::IcmpAnswer,
+        130..=137 | 143 => Role::LinkControl,
+        _ => Role::Endpoint,
+    }
+}
+
+/// Four bytes at `at` as they lie in memory.
+#[inline(always)]
+const fn word<const N: usize>(bytes: &[u8; N], at: usize) -> u32 {
+    u32::from_ne_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]])
+}
+
+/// Wire bytes and packets of a buffer of `length` bytes, of which `header_bytes` are repeated by each segment
+/// when it is a GSO super-packet. `gso_segments` is zero on frames from a tap.
+#[inline(always)]
+#[must_use]
+pub const fn wire_size(length: u32, header_bytes: u16, gso_size: u32, gso_segments: u32) -> (u64, u64) {
+    if gso_size == 0 {
+        return (length as u64, 1);
+    }
+    let payload = length.saturating_sub(header_bytes as u32);
+    let by_size = payload.div_ceil(gso_size);
+    let segments = if gso_segments > by_size { gso_segments } else { by_size };
+    let segments = if segments == 0 { 1 } else { segments };
+    (length as u64 + (segments as u64 - 1) * header_bytes as u64, segments as u64)
+}
+
+#[cfg(test)]
+#[path = "packet_tests.rs"]
+mod tests;
