@@ -52,7 +52,7 @@ const _: () = assert!(size_of::<EndpointKey>() == 24);
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Endpoint {
-    /// Whether it is typical, and by which profile row: see [`Typical`].
+    /// Whether it is typical, and by which profile: see [`Typical`].
     pub typical: u64,
     /// [`Stamp`](crate::window::Stamp) of when it was last counted as unusual; zero for never.
     pub counted: u64,
@@ -68,7 +68,8 @@ pub struct Endpoint {
 
 const _: () = assert!(size_of::<Endpoint>() == 64);
 
-/// The answer of the typical trie, cached with the row that gave it, so that a new profile is asked again.
+/// The answer of the typical trie, cached with the [tag](crate::profile::Profile::tag) of the profile that gave
+/// it, so that a new profile is asked again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Typical;
 
@@ -76,18 +77,18 @@ impl Typical {
     /// As stored.
     #[inline(always)]
     #[must_use]
-    pub const fn to_word(row: u16, typical: bool) -> u64 {
-        (row as u64) << 2 | 2 | typical as u64
+    pub const fn to_word(tag: u32, typical: bool) -> u64 {
+        (tag as u64) << 2 | 2 | typical as u64
     }
 
-    /// The cached answer for `row`, if there is one.
+    /// The cached answer for `tag`, if there is one.
     #[inline(always)]
     #[must_use]
-    pub const fn cached(word: u64, row: u16) -> Option<bool> {
-        if word >> 1 == (row as u64) << 1 | 1 { Some(word & 1 == 1) } else { None }
+    pub const fn cached(word: u64, tag: u32) -> Option<bool> {
+        if word >> 1 == (tag as u64) << 1 | 1 { Some(word & 1 == 1) } else { None }
     }
 
-    /// The latest answer, whatever row gave it.
+    /// The latest answer, whatever profile gave it.
     #[must_use]
     pub const fn latest(word: u64) -> bool {
         word & 3 == 3
@@ -99,11 +100,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_cached_answer_is_for_its_row_only() {
-        for (row, typical) in [(0, true), (0, false), (7, true), (u16::MAX, false)] {
-            let word = Typical::to_word(row, typical);
-            assert_eq!(Typical::cached(word, row), Some(typical));
-            assert_eq!(Typical::cached(word, row ^ 1), None);
+    fn a_cached_answer_is_for_its_profile_only() {
+        for (tag, typical) in [(0, true), (0, false), (7, true), (u32::MAX, false)] {
+            let word = Typical::to_word(tag, typical);
+            assert_eq!(Typical::cached(word, tag), Some(typical));
+            assert_eq!(Typical::cached(word, tag ^ 1), None);
             assert_eq!(Typical::latest(word), typical);
         }
         assert_eq!(Typical::cached(0, 0), None, "a fresh entry has no answer");

@@ -4,15 +4,26 @@
 use crate::agent::Direction;
 use crate::endpoint::{Address, EndpointKind, MAPPED};
 
-/// The one bounds check: everything is read through it.
+/// The one bounds check: everything is read through it. Words are as they lie in memory, so that addresses
+/// are loaded whole and never assembled from bytes.
 pub trait Frame {
     /// `N` bytes at `offset`, or `None` when the frame ends before them.
-    fn read<const N: usize>(&self, offset: usize) -> Option<[u8; N]>;
+    fn bytes<const N: usize>(&self, offset: usize) -> Option<[u8; N]>;
+    /// `N` words of 32 bits at `offset`, or `None` when the frame ends before them.
+    fn words<const N: usize>(&self, offset: usize) -> Option<[u32; N]>;
 }
 
 impl Frame for &[u8] {
-    fn read<const N: usize>(&self, offset: usize) -> Option<[u8; N]> {
+    fn bytes<const N: usize>(&self, offset: usize) -> Option<[u8; N]> {
         self.get(offset..)?.first_chunk().copied()
+    }
+
+    fn words<const N: usize>(&self, offset: usize) -> Option<[u32; N]> {
+        let mut words = [0; N];
+        for (index, word) in words.iter_mut().enumerate() {
+            *word = u32::from_ne_bytes(self.bytes(offset + index * 4)?);
+        }
+        Some(words)
     }
 }
 
@@ -87,6 +98,7 @@ pub mod protocol {
 }
 
 /// The headers of a frame.
+#[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Headers {
     /// What it counts as.
@@ -113,6 +125,9 @@ pub struct Headers {
 }
 
 impl Headers {
+    /// Headers of a frame that has not been read.
+    pub const NONE: Self = Self::bare(Class::Malformed, Role::Opaque, 0);
+
     const fn bare(class: Class, role: Role, header_bytes: usize) -> Self {
         Self {
             class,
@@ -186,14 +201,14 @@ const ETHERTYPE_QINQ: u16 = 0x88a8;
 /// Reads the headers of an Ethernet frame.
 #[inline(always)]
 pub fn parse<F: Frame>(frame: &F) -> Headers {
-    let Some(ethertype) = frame.read(12) else {
+    let Some(ethertype) = frame.bytes(12) else {
         return Headers::bare(Class::Malformed, Role::Opaque, 0);
     };
     let mut ethertype = u16::from_be_bytes(ethertype);
     let mut offset = ETHERNET_BYTES;
     for _ in 0..VLAN_TAGS {
         if ethertype == ETHERTYPE_VLAN || ethertype == ETHERTYPE_QINQ {
-            let Some(inner) = frame.read(offset + 2) else {
+            let Some(inner) = frame.bytes(offset + 2) else {
                 return Headers::bare(Class::Malformed, Role::Opaque, offset);
             };
             ethertype = u16::from_be_bytes(inner);
@@ -214,18 +229,18 @@ pub fn parse<F: Frame>(frame: &F) -> Headers {
 
 #[inline(always)]
 fn ipv4<F: Frame>(frame: &F, offset: usize) -> Option<Headers> {
-    let fixed: [u8; 20] = frame.read(offset)?;
-    let header = (fixed[0] & 0x0f) as usize * 4;
-    let total = u16::from_be_bytes([fixed[2], fixed[3]]) as usize;
-    if fixed[0] >> 4 != 4 || header < 20 || total < header {
+    let fixed: [u32; 5] = frame.words(offset)?;
+    let version = byte(fixed[0], 0);
+    let header = (version & 0x0f) as usize * 4;
+    let total = low_half(fixed[0]) as usize;
+    if version >> 4 != 4 || header < 20 || total < header {
         return None;
     }
     let mut headers = Headers::bare(Class::Ipv4, Role::Endpoint, offset + header);
-    headers.protocol = fixed[9];
-    headers.source = [0, 0, MAPPED, word(&fixed, 12)];
-    headers.destination = [0, 0, MAPPED, word(&fixed, 16)];
-    let fragment_offset = u16::from_be_bytes([fixed[6], fixed[7]]) & 0x1fff;
-    if fragment_offset != 0 {
+    headers.protocol = byte(fixed[2], 1);
+    headers.source = [0, 0, MAPPED, fixed[3]];
+    headers.destination = [0, 0, MAPPED, fixed[4]];
+    if low_half(fixed[1]) & 0x1fff != 0 {
         headers.class = Class::Fragment;
         headers.has_payload = true;
         return Some(headers);
@@ -235,47 +250,44 @@ fn ipv4<F: Frame>(frame: &F, offset: usize) -> Option<Headers> {
 
 #[inline(always)]
 fn ipv6<F: Frame>(frame: &F, offset: usize) -> Option<Headers> {
-    let fixed: [u8; 40] = frame.read(offset)?;
-    if fixed[0] >> 4 != 6 {
+    let fixed: [u32; 10] = frame.words(offset)?;
+    if byte(fixed[0], 0) >> 4 != 6 {
         return None;
     }
     let mut headers = Headers::bare(Class::Ipv6, Role::Endpoint, offset + 40);
-    headers.source = [word(&fixed, 8), word(&fixed, 12), word(&fixed, 16), word(&fixed, 20)];
-    headers.destination = [word(&fixed, 24), word(&fixed, 28), word(&fixed, 32), word(&fixed, 36)];
-    let mut next = fixed[6];
+    headers.source = [fixed[2], fixed[3], fixed[4], fixed[5]];
+    headers.destination = [fixed[6], fixed[7], fixed[8], fixed[9]];
+    let mut next = byte(fixed[1], 2);
     let mut at = offset + 40;
-    let mut payload = u16::from_be_bytes([fixed[4], fixed[5]]) as usize;
+    let mut payload = high_half(fixed[1]) as usize;
     for _ in 0..EXTENSION_HEADERS {
-        let length = match next {
-            protocol::HOP_BY_HOP | protocol::ROUTING | protocol::DESTINATION => {
-                let Some([_, units]) = frame.read(at) else {
-                    return Some(headers.cut_short(next));
-                };
-                (units as usize + 1) * 8
-            }
-            protocol::AH => {
-                let Some([_, units]) = frame.read(at) else {
-                    return Some(headers.cut_short(next));
-                };
-                (units as usize + 2) * 4
-            }
-            protocol::FRAGMENT => {
-                let Some(fragment) = frame.read::<8>(at) else {
-                    return Some(headers.cut_short(next));
-                };
-                if u16::from_be_bytes([fragment[2], fragment[3]]) & 0xfff8 != 0 {
-                    headers.class = Class::Fragment;
-                    headers.protocol = fragment[0];
-                    headers.has_payload = true;
-                    headers.header_bytes = (at + 8) as u16;
-                    return Some(headers);
-                }
-                8
-            }
-            _ => break,
-        };
-        let Some([following]) = frame.read(at) else {
+        if !matches!(
+            next,
+            protocol::HOP_BY_HOP
+                | protocol::ROUTING
+                | protocol::DESTINATION
+                | protocol::AH
+                | protocol::FRAGMENT
+        ) {
+            break;
+        }
+        // Every extension header is at least eight bytes long.
+        let Some([first, _]) = frame.words(at) else {
             return Some(headers.cut_short(next));
+        };
+        let following = byte(first, 0);
+        if next == protocol::FRAGMENT && low_half(first) & 0xfff8 != 0 {
+            headers.class = Class::Fragment;
+            headers.protocol = following;
+            headers.has_payload = true;
+            headers.header_bytes = (at + 8) as u16;
+            return Some(headers);
+        }
+        let units = byte(first, 1) as usize;
+        let length = match next {
+            protocol::FRAGMENT => 8,
+            protocol::AH => (units + 2) * 4,
+            _ => (units + 1) * 8,
         };
         next = following;
         at += length;
@@ -305,27 +317,29 @@ fn transport<F: Frame>(frame: &F, headers: Headers, offset: usize, length: usize
 fn transport_header<F: Frame>(frame: &F, mut headers: Headers, offset: usize) -> Option<(Headers, usize)> {
     let length = match headers.protocol {
         protocol::TCP => {
-            let fixed: [u8; 14] = frame.read(offset)?;
-            headers.set_ports(&fixed);
-            headers.tcp_flags = fixed[13];
-            (fixed[12] >> 4) as usize * 4
+            let [ports, _, _, flags]: [u32; 4] = frame.words(offset)?;
+            headers.set_ports(ports);
+            headers.tcp_flags = byte(flags, 1);
+            (byte(flags, 0) >> 4) as usize * 4
         }
         protocol::UDP => {
-            headers.set_ports(&frame.read::<8>(offset)?);
+            let [ports, _]: [u32; 2] = frame.words(offset)?;
+            headers.set_ports(ports);
             8
         }
         protocol::SCTP => {
-            headers.set_ports(&frame.read::<4>(offset)?);
+            let [ports, _, _]: [u32; 3] = frame.words(offset)?;
+            headers.set_ports(ports);
             12
         }
         protocol::ICMP => {
-            let [kind] = frame.read(offset)?;
-            headers.role = icmp_role(kind);
+            let [kind, _]: [u32; 2] = frame.words(offset)?;
+            headers.role = icmp_role(byte(kind, 0));
             8
         }
         protocol::ICMPV6 => {
-            let [kind] = frame.read(offset)?;
-            headers.role = icmpv6_role(kind);
+            let [kind, _]: [u32; 2] = frame.words(offset)?;
+            headers.role = icmpv6_role(byte(kind, 0));
             8
         }
         protocol::IGMP => {
@@ -339,9 +353,9 @@ fn transport_header<F: Frame>(frame: &F, mut headers: Headers, offset: usize) ->
 
 impl Headers {
     #[inline(always)]
-    fn set_ports<const N: usize>(&mut self, fixed: &[u8; N]) {
-        self.source_port = u16::from_be_bytes([fixed[0], fixed[1]]);
-        self.destination_port = u16::from_be_bytes([fixed[2], fixed[3]]);
+    const fn set_ports(&mut self, ports: u32) {
+        self.source_port = high_half(ports);
+        self.destination_port = low_half(ports);
     }
 
     /// A frame that ends inside the header of `protocol`.
@@ -374,10 +388,22 @@ const fn icmpv6_role(kind: u8) -> Role {
     }
 }
 
-/// Four bytes at `at` as they lie in memory.
+/// The byte at `index` of a word as it lies in memory.
 #[inline(always)]
-const fn word<const N: usize>(bytes: &[u8; N], at: usize) -> u32 {
-    u32::from_ne_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]])
+const fn byte(word: u32, index: usize) -> u8 {
+    word.to_ne_bytes()[index]
+}
+
+/// The first two bytes of a word, big endian.
+#[inline(always)]
+const fn high_half(word: u32) -> u16 {
+    (u32::from_be(word) >> 16) as u16
+}
+
+/// The last two bytes of a word, big endian.
+#[inline(always)]
+const fn low_half(word: u32) -> u16 {
+    u32::from_be(word) as u16
 }
 
 /// Wire bytes and packets of a buffer of `length` bytes, of which `header_bytes` are repeated by each segment

@@ -154,7 +154,7 @@ fn a_syn_tells_who_opened() {
 #[test]
 fn what_is_cut_short_or_lies_is_malformed() {
     let whole = ethernet(0x0800, &ipv4(6, 0, 0, &tcp_segment(0, b"")));
-    for length in 0..14 + 20 + 14 {
+    for length in 0..14 + 20 + 16 {
         let headers = read(&whole[..length]);
         assert_eq!(headers.class, Class::Malformed, "{length} bytes");
         let expected = if length < 14 + 20 { Role::Opaque } else { Role::Endpoint };

@@ -3,11 +3,11 @@
 use crate::window::BucketClock;
 
 /// Set in [`Profile::flags`] of every row in use.
-pub const PRESENT: u32 = 1;
+pub const PRESENT: u16 = 1;
 /// Outbound bytes count towards the volume.
-pub const COUNT_OUTBOUND: u32 = 1 << 1;
+pub const COUNT_OUTBOUND: u16 = 1 << 1;
 /// Inbound bytes count towards the volume.
-pub const COUNT_INBOUND: u32 = 1 << 2;
+pub const COUNT_INBOUND: u16 = 1 << 2;
 
 /// A limit that is never exceeded.
 pub const NO_LIMIT: u64 = u64::MAX;
@@ -40,7 +40,10 @@ impl Weights {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Profile {
     /// [`PRESENT`], [`COUNT_OUTBOUND`], [`COUNT_INBOUND`].
-    pub flags: u32,
+    pub flags: u16,
+    /// Counts the profiles that this row has held, so that answers cached for an earlier one are not taken for
+    /// this one's.
+    pub generation: u16,
     /// Turns a time into a window's bucket: see [`BucketClock`].
     pub bucket_multiplier: u32,
     /// Bytes: limit, or [`NO_LIMIT`].
@@ -70,6 +73,13 @@ pub struct Profile {
 const _: () = assert!(size_of::<Profile>() == 64);
 
 impl Profile {
+    /// Names the content of `row` while this profile is in it.
+    #[inline(always)]
+    #[must_use]
+    pub const fn tag(&self, row: u16) -> u32 {
+        (self.generation as u32) << 16 | row as u32
+    }
+
     /// The clock of this profile's windows.
     #[inline(always)]
     #[must_use]

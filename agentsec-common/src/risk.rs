@@ -137,6 +137,7 @@ mod tests {
     fn article() -> Profile {
         Profile {
             flags: PRESENT,
+            generation: 0,
             bucket_multiplier: BucketClock::for_window(60_000_000_000).multiplier(),
             max_volume: NO_LIMIT,
             anomalous_volume: 3_600_000,

@@ -1,0 +1,45 @@
+//! A packet of an agent, as the functions of the program hand it on.
+//!
+//! Plain numbers, no pointers: what the verifier checks as a function of its own may read it, and looks up the
+//! agent's words by slot again (an array look-up is two nanoseconds, and inlined code that the verifier follows
+//! on every path is paid at each load).
+
+use agentsec_common::agent::{Direction, Slot};
+use agentsec_common::packet::Headers;
+
+/// A packet and what is known about it.
+#[repr(C)]
+pub struct Case {
+    /// Coarse monotonic time.
+    pub now_ns: u64,
+    /// On the wire.
+    pub bytes: u64,
+    /// On the wire.
+    pub packets: u64,
+    /// The agent.
+    pub slot: Slot,
+    /// Its epoch when the packet came.
+    pub epoch: u32,
+    /// The last acknowledged trip when the packet came.
+    pub acked_trip: u32,
+    /// Row of its profile.
+    pub row: u32,
+    /// Names the row's content: see [`agentsec_common::profile::Profile::tag`].
+    pub profile_tag: u32,
+    /// A [`Direction`].
+    pub inbound: u8,
+    /// Kind of the packet's endpoint, once known.
+    pub endpoint_kind: u8,
+    /// Explicit padding.
+    pub reserved: u16,
+    /// What the packet says.
+    pub headers: Headers,
+}
+
+impl Case {
+    /// Which way the packet goes.
+    #[inline(always)]
+    pub fn direction(&self) -> Direction {
+        if self.inbound != 0 { Direction::Inbound } else { Direction::Outbound }
+    }
+}

@@ -1,0 +1,151 @@
+//! Judging: when the numbers cross a line, this packet trips the circuit.
+
+use agentsec_common::gate::next_trip;
+use agentsec_common::ledger::{Ledger, TripRecord, one_more_violation, violations_in};
+use agentsec_common::notice::NoticeKind;
+use agentsec_common::policy::{Policy, SlowSignals};
+use agentsec_common::profile::{COUNT_INBOUND, COUNT_OUTBOUND, Profile};
+use agentsec_common::risk::{Cause, Signals, judge, score};
+use agentsec_common::window::Moment;
+
+use crate::case::Case;
+use crate::emit;
+use crate::maps::{LEDGER, POLICY, PROFILES};
+use crate::words::{self, load, replace, store, sum};
+
+/// An agent's words, looked up by a function that the verifier checks by itself.
+struct Words<'a> {
+    policy: *const Policy,
+    ledger: *mut Ledger,
+    profile: &'a Profile,
+}
+
+#[inline(always)]
+fn words_of(case: &Case) -> Option<Words<'static>> {
+    Some(Words {
+        policy: POLICY.get_ptr(case.slot)?,
+        ledger: LEDGER.get_ptr_mut(case.slot)?,
+        profile: PROFILES.get(case.row)?,
+    })
+}
+
+/// Counts the packet's bytes in the agent's window and, if asked to, judges all its signals. One, when the
+/// packet crosses a line or cannot be counted.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn agentsec_weigh(case: *const Case, judged: u32) -> i32 {
+    // SAFETY: the verifier checks that callers pass a whole case.
+    let Some(case) = (unsafe { case.as_ref() }) else { return 1 };
+    let Some(words) = words_of(case) else { return 1 };
+    let now = words.profile.bucket_clock().moment(case.now_ns, case.epoch);
+    let counts = if case.inbound != 0 { COUNT_INBOUND } else { COUNT_OUTBOUND };
+    if words.profile.flags & counts != 0 {
+        // SAFETY: a live map value.
+        let window = unsafe { &raw mut (*words.ledger).volume };
+        if words::count(window, now, case.bytes, words.policy).is_err() {
+            return 1;
+        }
+    }
+    if judged == 0 {
+        return 0;
+    }
+    match judge(&signals(&words, case, now), words.profile) {
+        Some(cause) => {
+            agentsec_trip(case, cause as u32);
+            1
+        }
+        None => 0,
+    }
+}
+
+/// The agent's signals at `now`.
+#[inline(always)]
+fn signals(words: &Words<'_>, case: &Case, now: Moment) -> Signals {
+    // SAFETY: live map values.
+    let (volume, unusual, slow) = unsafe {
+        (
+            sum(&raw const (*words.ledger).volume, now),
+            sum(&raw const (*words.ledger).unusual, now),
+            SlowSignals::from_word(load(&raw const (*words.policy).signals), case.now_ns),
+        )
+    };
+    Signals {
+        volume,
+        unusual_endpoints: if unusual > u32::MAX as u64 { u32::MAX } else { unusual as u32 },
+        auth_failures: slow.auth_failures as u32,
+        deviation_100us: slow.deviation_100us as u32,
+        extra_milli: slow.extra_milli,
+    }
+}
+
+/// Counts a violation of probation, and trips when it is one too many.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn agentsec_violated(case: *const Case) -> i32 {
+    // SAFETY: the verifier checks that callers pass a whole case.
+    let Some(case) = (unsafe { case.as_ref() }) else { return 1 };
+    let Some(words) = words_of(case) else { return 1 };
+    // SAFETY: a live map value.
+    let word = unsafe { &raw mut (*words.ledger).violations };
+    let found = load(word);
+    let more = one_more_violation(found, case.epoch);
+    // A lost race is another violation at this very moment: that one counts.
+    replace(word, found, more);
+    emit::budgeted(case, NoticeKind::Violation);
+    if violations_in(more, case.epoch) >= words.profile.probe_violations {
+        agentsec_trip(case, Cause::ProbeViolation as u32);
+    }
+    0
+}
+
+/// Trips the circuit: from the acknowledged trip to the next, so that of all CPUs that see the crossing one
+/// wins, and only it writes the record.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn agentsec_trip(case: *const Case, cause: u32) -> i32 {
+    // SAFETY: the verifier checks that callers pass a whole case.
+    let Some(case) = (unsafe { case.as_ref() }) else { return 1 };
+    let Some(words) = words_of(case) else { return 1 };
+    let now = words.profile.bucket_clock().moment(case.now_ns, case.epoch);
+    let signals = signals(&words, case, now);
+    // SAFETY: live map values.
+    unsafe {
+        let seq = next_trip(case.acked_trip);
+        if !replace(&raw mut (*words.ledger).trip_seq, case.acked_trip as u64, seq) {
+            return 1;
+        }
+        let record = &raw mut (*words.ledger).trip;
+        record.write(describe(case, words.profile, &signals, cause));
+        // Last: a record is complete when it names the ledger's trip.
+        store(&raw mut (*record).seq, seq);
+    }
+    emit::agentsec_emit(case, NoticeKind::Trip as u32);
+    0
+}
+
+/// The record of a trip, its sequence still that of no trip.
+#[inline(always)]
+fn describe(case: &Case, profile: &Profile, signals: &Signals, cause: u32) -> TripRecord {
+    let terms = score(signals, profile);
+    let remote = case.headers.remote(case.direction());
+    TripRecord {
+        seq: u64::MAX,
+        at_ns: case.now_ns,
+        volume: signals.volume,
+        unusual_endpoints: signals.unusual_endpoints,
+        auth_failures: signals.auth_failures,
+        deviation_100us: signals.deviation_100us,
+        epoch: case.epoch,
+        row: case.row,
+        packet_bytes: case.bytes as u32,
+        remote: remote.address,
+        local_port: remote.local_port,
+        remote_port: remote.port,
+        protocol: case.headers.protocol,
+        cause: cause as u8,
+        direction: case.inbound,
+        class: case.headers.class as u8,
+        terms: [terms.auth, terms.volume, terms.endpoints, terms.deviation, terms.extra, terms.total()],
+        reserved: 0,
+    }
+}

@@ -1,0 +1,45 @@
+//! The maps, as `agentsec-common` describes them. Capacities are defaults: the daemon sets its own.
+
+use aya_ebpf::bindings::BPF_F_MMAPABLE;
+use aya_ebpf::btf_maps::{Array, HashMap, LpmTrie, PerCpuArray, RingBuf};
+use aya_ebpf::macros::btf_map;
+
+use agentsec_common::agent::AgentName;
+use agentsec_common::counters::{Counters, Strays};
+use agentsec_common::endpoint::{Endpoint, EndpointKey};
+use agentsec_common::ledger::Ledger;
+use agentsec_common::maps::{
+    AGENT_CAPACITY, ENDPOINT_CAPACITY, IDENTITY_FAR_CAPACITY, IDENTITY_NEAR_CAPACITY, NOTICE_RING_BYTES,
+    PROFILE_CAPACITY, TYPICAL_CAPACITY,
+};
+use agentsec_common::notice::Notice;
+use agentsec_common::policy::Policy;
+use agentsec_common::profile::Profile;
+use agentsec_common::typical::{PortRules, TypicalKey};
+
+const AGENTS_MAX: usize = AGENT_CAPACITY as usize;
+const MMAPABLE: usize = BPF_F_MMAPABLE as usize;
+
+#[btf_map]
+pub static POLICY: Array<Policy, AGENTS_MAX, MMAPABLE> = Array::new();
+#[btf_map]
+pub static LEDGER: Array<Ledger, AGENTS_MAX, MMAPABLE> = Array::new();
+#[btf_map]
+pub static COUNTERS: PerCpuArray<Counters, AGENTS_MAX> = PerCpuArray::new();
+#[btf_map]
+pub static STRAYS: PerCpuArray<Strays, 1> = PerCpuArray::new();
+#[btf_map]
+pub static PROFILES: Array<Profile, { PROFILE_CAPACITY as usize }> = Array::new();
+#[btf_map]
+pub static TYPICAL: LpmTrie<TypicalKey, PortRules, { TYPICAL_CAPACITY as usize }> = LpmTrie::new();
+#[btf_map]
+pub static IDENTITY_NEAR: Array<u64, { IDENTITY_NEAR_CAPACITY as usize }> = Array::new();
+#[btf_map]
+pub static IDENTITY_FAR: HashMap<u32, u64, { IDENTITY_FAR_CAPACITY as usize }> = HashMap::new();
+/// The programs never look at it; it is theirs so that it is pinned and lives with them.
+#[btf_map]
+pub static AGENTS: Array<AgentName, AGENTS_MAX> = Array::new();
+#[btf_map]
+pub static ENDPOINTS: HashMap<EndpointKey, Endpoint, { ENDPOINT_CAPACITY as usize }> = HashMap::new();
+#[btf_map]
+pub static NOTICES: RingBuf<Notice, { NOTICE_RING_BYTES as usize }> = RingBuf::new();

@@ -1,0 +1,110 @@
+//! Atomic access to the words of maps, and the sliding window over them.
+
+use core::intrinsics::{AtomicOrdering, atomic_cxchg, atomic_xadd};
+
+use agentsec_common::policy::{Control, Policy};
+use agentsec_common::window::{BUCKETS, Moment, Step};
+
+/// Tries of a compare-exchange before giving up: a program must end.
+const TRIES: usize = 4;
+
+/// Loads an aligned word of a map.
+#[inline(always)]
+pub fn load(word: *const u64) -> u64 {
+    // SAFETY: callers pass words of live map values; the verifier checks the bounds of every one.
+    unsafe { word.read_volatile() }
+}
+
+/// Stores an aligned word of a map.
+#[inline(always)]
+pub fn store(word: *mut u64, value: u64) {
+    // SAFETY: as in `load`.
+    unsafe { word.write_volatile(value) }
+}
+
+/// Adds to a word; other CPUs may add as well.
+#[inline(always)]
+pub fn add(word: *mut u64, amount: u64) {
+    // SAFETY: as in `load`.
+    unsafe { atomic_xadd::<u64, u64, { AtomicOrdering::SeqCst }>(word, amount) };
+}
+
+/// Replaces `expected` by `new`; tells whether it did.
+#[inline(always)]
+pub fn replace(word: *mut u64, expected: u64, new: u64) -> bool {
+    // SAFETY: as in `load`.
+    let (found, _) = unsafe {
+        atomic_cxchg::<u64, { AtomicOrdering::SeqCst }, { AtomicOrdering::SeqCst }>(word, expected, new)
+    };
+    found == expected
+}
+
+/// The agent's epoch changed while its packet was being counted.
+pub struct Stale;
+
+/// Counts `amount` in a window at `now`.
+#[inline(always)]
+pub fn count(
+    window: *mut [u64; BUCKETS],
+    now: Moment,
+    amount: u64,
+    policy: *const Policy,
+) -> Result<(), Stale> {
+    let word = bucket(window, now);
+    for _ in 0..TRIES {
+        let found = load(word);
+        match now.step(found, amount) {
+            Step::Full => return Ok(()),
+            Step::Add => break,
+            Step::Restart(fresh) => {
+                // A word of another epoch may be a newer one's: it is restarted only by who is up to date.
+                if !is_current(policy, now.epoch) {
+                    return Err(Stale);
+                }
+                if replace(word, found, fresh) {
+                    return Ok(());
+                }
+            }
+        }
+    }
+    // After lost races the word is another CPU's restart of it: current, or ahead of us.
+    add(word, amount);
+    Ok(())
+}
+
+/// Takes one away from the bucket of `then`, if that bucket still holds it.
+#[inline(always)]
+pub fn take_one(window: *mut [u64; BUCKETS], then: Moment) {
+    let word = bucket(window, then);
+    for _ in 0..TRIES {
+        let found = load(word);
+        let Some(less) = then.take_one(found) else { return };
+        if replace(word, found, less) {
+            return;
+        }
+    }
+}
+
+/// Sum of a window at `now`.
+#[inline(always)]
+pub fn sum(window: *const [u64; BUCKETS], now: Moment) -> u64 {
+    let mut sum = 0;
+    for index in 0..BUCKETS {
+        // SAFETY: the index is within the array.
+        sum += now.live(load(unsafe { window.cast::<u64>().add(index) }), index);
+    }
+    sum
+}
+
+#[inline(always)]
+fn bucket(window: *mut [u64; BUCKETS], moment: Moment) -> *mut u64 {
+    // SAFETY: `Moment::index` is below BUCKETS.
+    unsafe { window.cast::<u64>().add(moment.index()) }
+}
+
+#[inline(always)]
+fn is_current(policy: *const Policy, epoch: u32) -> bool {
+    // SAFETY: `policy` is a live map value.
+    let control = unsafe { &raw const (*policy).control };
+    Control::from_word(load(control)).is_some_and(|control| control.epoch == epoch)
+}
