@@ -1,0 +1,43 @@
+//! Network sysctls of one namespace.
+
+use std::fs;
+
+use anyhow::{Context, Result};
+
+use crate::netns::Namespace;
+
+/// How much the kernel may say on its own behalf on new interfaces.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Noise {
+    /// What any machine says, except that addresses are usable at once (no duplicate address detection).
+    Usual,
+    /// No router solicitations, no link-local address, multicast reports within milliseconds: after
+    /// [`settle`](super::settle) an idle link carries nothing, and byte counts can be exact.
+    Quiet,
+}
+
+/// Writes a sysctl such as `net/ipv4/ip_forward` in `namespace`.
+pub fn set_sysctl(namespace: &Namespace, name: &str, value: &str) -> Result<()> {
+    // The kernel answers for the namespace of the thread that asks.
+    namespace
+        .run(|| fs::write(format!("/proc/sys/{name}"), value))
+        .with_context(|| format!("setting {name} to {value} in {}", namespace.name()))
+}
+
+/// Readies a fresh namespace for interfaces: the defaults set here are inherited by those made later.
+pub fn prepare(namespace: &Namespace, noise: Noise) -> Result<()> {
+    let mut settings = vec![("accept_dad", "0"), ("dad_transmits", "0"), ("accept_ra", "0")];
+    if noise == Noise::Quiet {
+        settings.extend([
+            ("router_solicitations", "0"),
+            ("addr_gen_mode", "1"),
+            ("mldv1_unsolicited_report_interval", "1"),
+            ("mldv2_unsolicited_report_interval", "1"),
+        ]);
+    }
+    for (name, value) in settings {
+        set_sysctl(namespace, &format!("net/ipv6/conf/default/{name}"), value)?;
+    }
+    super::ip(namespace, "link set lo up")?;
+    Ok(())
+}
