@@ -38,6 +38,8 @@ pub fn prepare(namespace: &Namespace, noise: Noise) -> Result<()> {
     for (name, value) in settings {
         set_sysctl(namespace, &format!("net/ipv6/conf/default/{name}"), value)?;
     }
+    // A closed connection whose peer does not answer holds its namespace until the kernel gives up on it.
+    set_sysctl(namespace, "net/ipv4/tcp_orphan_retries", "1")?;
     super::ip(namespace, "link set lo up")?;
     Ok(())
 }
