@@ -1,7 +1,7 @@
 //! Names that no other test process on this machine uses, now or after a process id has been reused.
 
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 /// `<prefix>-<pid>-<start>-<n>`; the start time keeps a recycled process id away from a killed test's leftovers.

@@ -131,4 +131,3 @@ fn node(
         prefixes: (addresses.v4_prefix, addresses.v6_prefix),
     }
 }
-

@@ -46,8 +46,7 @@ pub(super) fn route(lab: &Lab, topology: Topology) -> Result<()> {
     // Of a thousand default routes in one namespace only the first would ever be used.
     let agents = if topology == Topology::Many { &[] } else { lab.agents.as_slice() };
     for node in agents.iter().chain([&lab.world]) {
-        let out =
-            format!("route add default via {}\nroute add default via {}\n", node.host_v4, node.host_v6);
+        let out = format!("route add default via {}\nroute add default via {}\n", node.host_v4, node.host_v6);
         ip_batch(&node.namespace, &out)?;
     }
     Ok(())
@@ -96,7 +95,8 @@ fn introduce_bridged(lab: &Lab) -> Result<()> {
     for node in nodes(lab) {
         host += &acquaint(node, "br0");
         // A bridge that does not know an address yet sends the frame to everybody.
-        let _ = writeln!(ports, "fdb replace {} dev {} master static", mac_text(node.mac), node.host_interface);
+        let _ =
+            writeln!(ports, "fdb replace {} dev {} master static", mac_text(node.mac), node.host_interface);
         let mut script = acquaint_with_host(node, &bridge);
         for other in nodes(lab).filter(|other| other.mac != node.mac) {
             script += &acquaint(other, &node.interface);

@@ -99,8 +99,14 @@ mod tests {
     fn columns_are_read_in_their_order() {
         let (name, counters) = parse_line(" eth0: 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16").unwrap();
         assert_eq!(name, "eth0");
-        let want =
-            Counters { rx_bytes: 1, rx_packets: 2, rx_dropped: 4, tx_bytes: 9, tx_packets: 10, tx_dropped: 12 };
+        let want = Counters {
+            rx_bytes: 1,
+            rx_packets: 2,
+            rx_dropped: 4,
+            tx_bytes: 9,
+            tx_packets: 10,
+            tx_dropped: 12,
+        };
         assert_eq!(counters, want);
     }
 }

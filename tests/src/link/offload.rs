@@ -49,7 +49,8 @@ pub fn set_offloads(namespace: &Namespace, interface: &str, on: bool) -> Result<
 }
 
 fn ask(interface: &str, mut value: EthtoolValue) -> Result<()> {
-    let socket = std::net::UdpSocket::bind("127.0.0.1:0").or_else(|_| std::net::UdpSocket::bind("[::1]:0"))?;
+    let socket =
+        std::net::UdpSocket::bind("127.0.0.1:0").or_else(|_| std::net::UdpSocket::bind("[::1]:0"))?;
     // SAFETY: every field of the structure is a plain integer, array or pointer, for which zero is valid.
     let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
     if interface.len() >= request.ifr_name.len() {

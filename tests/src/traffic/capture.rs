@@ -58,6 +58,17 @@ pub struct Captured {
     pub frames: Vec<Frame>,
 }
 
+impl Captured {
+    fn add(&mut self, frame: Frame, most: usize) {
+        let tally = if frame.departing { &mut self.departing } else { &mut self.arriving };
+        tally.frames += 1;
+        tally.bytes += frame.length as u64;
+        if self.frames.len() < most {
+            self.frames.push(frame);
+        }
+    }
+}
+
 /// How much of each frame to keep.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Keep {
@@ -92,7 +103,8 @@ fn open(interface: &str) -> Result<OwnedFd> {
     let socket = bound(interface, libc::ETH_P_ALL as u16)?;
     enlarge_buffer(&socket)?;
     setsockopt(&socket, ReceiveTimestampns, &true).context("asking for timestamps")?;
-    setsockopt(&socket, ReceiveTimeout, &TimeVal::new(0, TICK.as_micros() as i64)).context("setting a timeout")?;
+    setsockopt(&socket, ReceiveTimeout, &TimeVal::new(0, TICK.as_micros() as i64))
+        .context("setting a timeout")?;
     // A tag that the kernel moved out of the frame is told beside it.
     set_option(&socket, libc::PACKET_AUXDATA, 1).context("asking for VLAN tags")?;
     Ok(socket)
@@ -101,26 +113,25 @@ fn open(interface: &str) -> Result<OwnedFd> {
 fn receive(socket: &OwnedFd, stop: &Stop, keep: Keep) -> io::Result<Captured> {
     let mut captured = Captured::default();
     let mut buffer = vec![0; keep.bytes.max(1)];
-    loop {
+    let (mut seen, mut all) = (0, None);
+    while all.is_none_or(|all| seen < all) {
         match receive_one(socket, &mut buffer) {
-            Ok(seen) => {
-                let tally = if seen.departing { &mut captured.departing } else { &mut captured.arriving };
-                tally.frames += 1;
-                tally.bytes += seen.length as u64;
-                if captured.frames.len() < keep.frames {
-                    captured.frames.push(seen);
-                }
+            Ok(frame) => {
+                seen += 1;
+                captured.add(frame, keep.frames);
             }
-            Err(error) if timed_out(&error) => {
-                // An empty socket, so nothing that was on the interface before is missed.
-                if stop.now() {
-                    captured.lost = lost(socket)?;
-                    return Ok(captured);
-                }
-            }
+            Err(error) if timed_out(&error) && all.is_some() => break,
+            Err(error) if timed_out(&error) => {}
             Err(error) => return Err(error),
         }
+        if all.is_none() && stop.now() {
+            // What a sender has handed over may still be on its way through another CPU's backlog.
+            std::thread::sleep(TICK);
+            let (queued, lost) = statistics(socket)?;
+            (captured.lost, all) = (lost, Some(queued));
+        }
     }
+    Ok(captured)
 }
 
 /// Control messages of one frame: a timestamp and a `tpacket_auxdata`, aligned as the kernel wants them.
@@ -168,7 +179,8 @@ unsafe fn read_control(message: &libc::msghdr) -> (SystemTime, Option<u16>) {
         while let Some(current) = header.as_ref() {
             match (current.cmsg_level, current.cmsg_type) {
                 (libc::SOL_SOCKET, libc::SCM_TIMESTAMPNS) => {
-                    let time: libc::timespec = libc::CMSG_DATA(header).cast::<libc::timespec>().read_unaligned();
+                    let time: libc::timespec =
+                        libc::CMSG_DATA(header).cast::<libc::timespec>().read_unaligned();
                     at += Duration::new(time.tv_sec as u64, time.tv_nsec as u32);
                 }
                 (libc::SOL_PACKET, libc::PACKET_AUXDATA) => {
@@ -184,7 +196,8 @@ unsafe fn read_control(message: &libc::msghdr) -> (SystemTime, Option<u16>) {
     (at, vlan_tci)
 }
 
-fn lost(socket: &OwnedFd) -> io::Result<u64> {
+/// How many frames the kernel has put into the socket, and how many it could not put there.
+fn statistics(socket: &OwnedFd) -> io::Result<(u64, u64)> {
     let mut statistics = libc::tpacket_stats { tp_packets: 0, tp_drops: 0 };
     let mut bytes = size_of_val(&statistics) as libc::socklen_t;
     // SAFETY: the structure has the given size and lives through the call.
@@ -197,5 +210,10 @@ fn lost(socket: &OwnedFd) -> io::Result<u64> {
             &raw mut bytes,
         )
     };
-    if result == 0 { Ok(u64::from(statistics.tp_drops)) } else { Err(io::Error::last_os_error()) }
+    if result != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // The kernel adds the drops to the packets before it tells.
+    let queued = statistics.tp_packets - statistics.tp_drops;
+    Ok((u64::from(queued), u64::from(statistics.tp_drops)))
 }

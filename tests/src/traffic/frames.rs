@@ -130,7 +130,11 @@ pub fn checksum(parts: &[&[u8]]) -> u16 {
 
 /// Frames that a parser must survive, each with what is wrong with it. All can be sent by a packet socket.
 #[must_use]
-pub fn broken(path: Path, from: (Ipv4Addr, Ipv6Addr), to: (Ipv4Addr, Ipv6Addr)) -> Vec<(&'static str, Vec<u8>)> {
+pub fn broken(
+    path: Path,
+    from: (Ipv4Addr, Ipv6Addr),
+    to: (Ipv4Addr, Ipv6Addr),
+) -> Vec<(&'static str, Vec<u8>)> {
     let good4 = udp4((from.0, 1000), (to.0, 2000), b"payload");
     let good6 = udp6((from.1, 1000), (to.1, 2000), b"payload");
     let with = |packet: &[u8], at: usize, value: &[u8]| {

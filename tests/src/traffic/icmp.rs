@@ -86,7 +86,8 @@ fn answered(socket: &mut Socket, to: IpAddr, identifier: u16, number: u16, deadl
             Err(_) => continue,
         };
         // A raw IPv4 socket shows the IP header as well.
-        let header = if to.is_ipv4() { usize::from(bytes.first().map_or(0, |byte| byte & 15)) * 4 } else { 0 };
+        let header =
+            if to.is_ipv4() { usize::from(bytes.first().map_or(0, |byte| byte & 15)) * 4 } else { 0 };
         let kind = if to.is_ipv4() { 0 } else { 129 };
         let [id_high, id_low] = identifier.to_be_bytes();
         let [number_high, number_low] = number.to_be_bytes();

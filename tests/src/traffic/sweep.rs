@@ -61,9 +61,8 @@ pub fn sweep(
     Task::start(namespace, "sweep", longest, move |stop| {
         let targets = &targets;
         std::thread::scope(|scope| {
-            let worker = |first| {
-                scope.spawn(move || some(targets.iter().skip(first).step_by(workers), knock, stop))
-            };
+            let worker =
+                |first| scope.spawn(move || some(targets.iter().skip(first).step_by(workers), knock, stop));
             let workers: Vec<_> = (0..workers).map(worker).collect();
             let mut report = SweepReport::default();
             workers.into_iter().filter_map(|worker| worker.join().ok()).for_each(|part| report += part);

@@ -127,12 +127,7 @@ fn send_one(to: SocketAddr, plan: TcpPlan, stop: &Stop) -> TcpSent {
     sent
 }
 
-fn send_until_done(
-    to: SocketAddr,
-    plan: TcpPlan,
-    stop: &Stop,
-    sent: &mut TcpSent,
-) -> std::io::Result<()> {
+fn send_until_done(to: SocketAddr, plan: TcpPlan, stop: &Stop, sent: &mut TcpSent) -> std::io::Result<()> {
     let mut stream = TcpStream::connect_timeout(&to, plan.connect_timeout.min(plan.longest))?;
     stream.set_write_timeout(Some(TICK))?;
     stream.set_read_timeout(Some(TICK))?;

@@ -65,8 +65,7 @@ fn send_batches(socket: &UdpSocket, plan: UdpPlan, stop: &Stop) -> UdpSent {
         let batch = (plan.datagrams - sent.datagrams).min(BATCH) as usize;
         let slices: Vec<_> = (0..batch).map(|_| [IoSlice::new(&payload)]).collect();
         let addresses = vec![None::<SockaddrStorage>; batch];
-        let result =
-            sendmmsg(socket.as_raw_fd(), &mut headers, &slices, &addresses, [], MsgFlags::empty());
+        let result = sendmmsg(socket.as_raw_fd(), &mut headers, &slices, &addresses, [], MsgFlags::empty());
         match result.map(Iterator::count) {
             Ok(count) => sent.datagrams += count as u64,
             Err(_) => sent.errors += 1,
@@ -169,15 +168,20 @@ impl UdpReceiver {
     }
 }
 
+/// A stopped receiver empties its socket first, so that nothing that arrived in time is missed; the buffer
+/// cannot hold more than this.
+const AFTER_STOP: u64 = 100_000;
+
 fn receive(socket: &UdpSocket, stop: &Stop, datagrams: &AtomicU64) -> UdpReceived {
     let mut received = UdpReceived::default();
     let mut buffer = vec![0; 64 << 10];
     let mut highest = None;
-    loop {
+    let mut left_after_stop = AFTER_STOP;
+    while left_after_stop > 0 {
+        left_after_stop -= u64::from(stop.now());
         let (bytes, sender) = match socket.recv_from(&mut buffer) {
             Ok(got) => got,
-            // Only an empty socket ends it, so that nothing that arrived in time is missed.
-            Err(error) if timed_out(&error) && stop.now() => return received,
+            Err(error) if timed_out(&error) && stop.now() => break,
             Err(_) => continue,
         };
         received.datagrams += 1;
@@ -191,6 +195,7 @@ fn receive(socket: &UdpSocket, stop: &Stop, datagrams: &AtomicU64) -> UdpReceive
         }
         datagrams.store(received.datagrams, Ordering::Relaxed);
     }
+    received
 }
 
 /// Asks for 32 MiB, beyond what the machine allows unprivileged programs.
