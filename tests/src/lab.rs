@@ -20,7 +20,7 @@ use std::time::Duration;
 
 use anyhow::Result;
 
-use crate::link::{self, Counters, Mac};
+use crate::link::{self, Counters, Mac, Noise};
 use crate::netns::Namespace;
 
 /// One place on the lab's network and the host's side of its link.
@@ -45,6 +45,7 @@ pub struct Node {
     /// The host's IPv6 address as this node sees it.
     pub host_v6: Ipv6Addr,
     prefixes: (u8, u8),
+    noise: Noise,
 }
 
 impl Node {
@@ -119,7 +120,7 @@ impl Lab {
         address::crowd_v6(index)
     }
 
-    /// Waits until the links are idle; in a quiet lab (the default) they stay so.
+    /// Waits until the links are idle. A quiet lab (the default) is idle from the start.
     pub fn settle(&self) -> Result<()> {
         link::settle(&[&self.host, &self.world.namespace], Duration::from_millis(40))
     }

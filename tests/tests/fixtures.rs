@@ -5,7 +5,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use agentsec_tests::lab::{Lab, Plan};
-use agentsec_tests::link::{self, End, veth_pairs};
+use agentsec_tests::link::{self, End, Noise, veth_pairs};
 use agentsec_tests::netns::Namespace;
 use agentsec_tests::traffic::capture::{Capture, Keep};
 use agentsec_tests::traffic::frames::{self, Path as FramePath};
@@ -56,6 +56,17 @@ fn a_load_measures_every_request() -> Result<()> {
     assert_eq!(server.stop().connections, 1);
     let report = http::load(&lab.agent(0).namespace, address, plan)?.wait();
     assert_eq!(report.errors(), 10, "nobody listens any more");
+    Ok(())
+}
+
+#[test]
+fn a_quiet_lab_says_nothing() -> Result<()> {
+    for lab in [Lab::routed(2)?, Lab::bridged(2)?] {
+        lab.settle()?;
+        for (interface, counters) in link::counters_of_all(lab.host())? {
+            assert_eq!(counters, link::Counters::default(), "{interface}");
+        }
+    }
     Ok(())
 }
 
@@ -151,19 +162,23 @@ fn packet_sockets_send_any_frame_and_captures_tell_tags() -> Result<()> {
     let single = frames::tagged(&good, frames::VLAN, 7);
     all.push(("QinQ", frames::tagged(&single, frames::QINQ, 9)));
     all.push(("VLAN", single));
+    let torn = frames::torn_tags(path);
+    let bytes_of =
+        |frames: &[(&str, Vec<u8>)]| frames.iter().map(|(_, frame)| frame.len() as u64).sum::<u64>();
     for way in [Way::TrafficControl, Way::Bypass] {
         let before = link::counters(lab.host(), "agent-0")?;
         let capture = Capture::start(lab.host(), "agent-0", LONG, Keep { frames: 1000, bytes: 2000 })?;
         let socket = PacketSocket::open(&agent.namespace, "eth0", way)?;
-        for (what, frame) in &all {
+        for (what, frame) in torn.iter().chain(&all) {
             socket.send(frame).with_context(|| (*what).to_owned())?;
         }
+        capture.wait_for_arriving(all.len() as u64, LONG)?;
         let captured = capture.stop()?;
         let counted = link::counters(lab.host(), "agent-0")? - before;
-        let sent_bytes: usize = all.iter().map(|(_, frame)| frame.len()).sum();
         assert_eq!(captured.arriving.frames, all.len() as u64, "{way:?}");
-        assert_eq!(captured.arriving.bytes, sent_bytes as u64, "{way:?}");
-        assert_eq!((counted.rx_packets, counted.rx_bytes), (all.len() as u64, sent_bytes as u64), "{way:?}");
+        assert_eq!(captured.arriving.bytes, bytes_of(&all), "{way:?}");
+        let (frames, bytes) = (all.len() + torn.len(), bytes_of(&all) + bytes_of(&torn));
+        assert_eq!((counted.rx_packets, counted.rx_bytes), (frames as u64, bytes), "{way:?}");
         let last = captured.frames.iter().rfind(|frame| !frame.departing).context("it was kept")?;
         assert_eq!(last.vlan_tci, Some(7), "{way:?}");
         assert_eq!(last.bytes, good, "{way:?}");
@@ -177,7 +192,13 @@ fn a_namespace_vanishes_with_its_interfaces_when_it_is_dropped() -> Result<()> {
     let name = Path::new("/run/netns").join(far.name());
     let end = |namespace, last| {
         let mac = [2, 0, 0, 0, 0, last];
-        End { namespace, name: "pair0".to_owned(), mac, addresses: vec![format!("192.0.2.{last}/24")] }
+        End {
+            namespace,
+            name: "pair0".to_owned(),
+            mac,
+            addresses: vec![format!("192.0.2.{last}/24")],
+            noise: Noise::Usual,
+        }
     };
     veth_pairs(&[(end(&near, 1), end(&far, 2))])?;
     assert!(ping(&near, Ipv4Addr::new(192, 0, 2, 2).into(), 1, 0, LONG)?.all_answered());
@@ -213,6 +234,7 @@ fn a_thousand_agents_are_there_in_seconds() -> Result<()> {
     let frame = frame.frame(frames::IPV4, &frames::udp4((last.v4, 1), (lab.world().v4, 9), b"from afar"));
     let socket = PacketSocket::open(&last.namespace, &last.interface, Way::TrafficControl)?;
     assert_eq!(socket.flood(frame, 10, LONG)?.wait(), 10);
+    capture.wait_for_arriving(10, LONG)?;
     assert_eq!(capture.stop()?.arriving.frames, 10);
     // A hundred times what it takes: this is about a quadratic algorithm, not about a slow machine.
     assert!(start.elapsed() < Duration::from_secs(120));

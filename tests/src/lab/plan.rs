@@ -78,7 +78,6 @@ impl Plan {
         }
         if self.noise == Noise::Quiet {
             wire::introduce(&lab, self.topology)?;
-            lab.settle()?;
         }
         Ok(lab)
     }
@@ -102,11 +101,12 @@ impl Plan {
             let interface = if many { format!("peer-{index}") } else { "eth0".to_owned() };
             let number = u16::try_from(index)?;
             let addresses = address::agent(self.topology, number);
-            agents.push(node(namespace, interface, format!("agent-{index}"), number, &addresses));
+            agents.push(node(namespace, interface, format!("agent-{index}"), number, &addresses, self.noise));
         }
         let world = self.namespace("world")?;
         let addresses = address::world(self.topology);
-        let world = node(world, "eth0".to_owned(), "world0".to_owned(), address::WORLD, &addresses);
+        let world =
+            node(world, "eth0".to_owned(), "world0".to_owned(), address::WORLD, &addresses, self.noise);
         Ok(Lab { host: self.namespace("host")?, agents, world })
     }
 }
@@ -117,6 +117,7 @@ fn node(
     host_interface: String,
     link: u16,
     addresses: &address::Addresses,
+    noise: Noise,
 ) -> Node {
     Node {
         namespace,
@@ -129,5 +130,6 @@ fn node(
         host_v4: addresses.host_v4,
         host_v6: addresses.host_v6,
         prefixes: (addresses.v4_prefix, addresses.v6_prefix),
+        noise,
     }
 }

@@ -5,7 +5,7 @@ use std::fmt::Write;
 use anyhow::Result;
 
 use super::{Lab, Node, Topology, address};
-use crate::link::{End, bridge_batch, ip_batch, mac_text, set_sysctl, veth_pairs};
+use crate::link::{End, Noise, bridge_batch, ip_batch, mac_text, set_sysctl, veth_pairs, wait_active};
 
 /// One veth for each node, with addresses on both sides (in a bridged lab the bridge has the host's).
 pub(super) fn connect(lab: &Lab, topology: Topology) -> Result<()> {
@@ -22,13 +22,25 @@ fn near_end<'a>(lab: &'a Lab, node: &'a Node, topology: Topology) -> End<'a> {
             vec![format!("{}/{v4}", node.host_v4), format!("{}/{v6}", node.host_v6)]
         }
     };
-    End { namespace: &lab.host, name: node.host_interface.clone(), mac: node.host_mac, addresses }
+    End {
+        namespace: &lab.host,
+        name: node.host_interface.clone(),
+        mac: node.host_mac,
+        addresses,
+        noise: node.noise,
+    }
 }
 
 fn far_end(node: &Node) -> End<'_> {
     let (v4, v6) = node.prefixes;
     let addresses = vec![format!("{}/{v4}", node.v4), format!("{}/{v6}", node.v6)];
-    End { namespace: &node.namespace, name: node.interface.clone(), mac: node.mac, addresses }
+    End {
+        namespace: &node.namespace,
+        name: node.interface.clone(),
+        mac: node.mac,
+        addresses,
+        noise: node.noise,
+    }
 }
 
 /// The host forwards, everybody's way out is the host, and the world answers for the crowd.
@@ -56,15 +68,18 @@ pub(super) fn route(lab: &Lab, topology: Topology) -> Result<()> {
 pub(super) fn bridge(lab: &Lab) -> Result<()> {
     let (v4, v6) = lab.world.prefixes;
     let mac = mac_text(address::mac(address::BRIDGE, 1));
+    let flags = if lab.world.noise == Noise::Quiet { " arp off multicast off" } else { "" };
     let mut script = format!(
         "link add name br0 address {mac} type bridge stp_state 0 mcast_snooping 0\n\
-         address add {}/{v4} dev br0\naddress add {}/{v6} dev br0 nodad\nlink set dev br0 up\n",
+         link set dev br0{flags} up\n\
+         address add {}/{v4} dev br0\naddress add {}/{v6} dev br0 nodad\n",
         lab.world.host_v4, lab.world.host_v6
     );
     for node in nodes(lab) {
         let _ = writeln!(script, "link set dev {} master br0", node.host_interface);
     }
-    ip_batch(&lab.host, &script)
+    ip_batch(&lab.host, &script)?;
+    wait_active(&lab.host)
 }
 
 /// Tells everybody everybody's Ethernet address, so that nobody has to ask on the link.

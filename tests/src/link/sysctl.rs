@@ -11,8 +11,8 @@ use crate::netns::Namespace;
 pub enum Noise {
     /// What any machine says, except that addresses are usable at once (no duplicate address detection).
     Usual,
-    /// No router solicitations, no link-local address, multicast reports within milliseconds: after
-    /// [`settle`](super::settle) an idle link carries nothing, and byte counts can be exact.
+    /// Nothing: no link-local address, no router solicitations, no multicast groups (and so no reports of them), no ARP
+    /// and no neighbour discovery, asked or answered. Byte counts are exact, and every neighbour must be told.
     Quiet,
 }
 
@@ -28,12 +28,7 @@ pub fn set_sysctl(namespace: &Namespace, name: &str, value: &str) -> Result<()> 
 pub fn prepare(namespace: &Namespace, noise: Noise) -> Result<()> {
     let mut settings = vec![("accept_dad", "0"), ("dad_transmits", "0"), ("accept_ra", "0")];
     if noise == Noise::Quiet {
-        settings.extend([
-            ("router_solicitations", "0"),
-            ("addr_gen_mode", "1"),
-            ("mldv1_unsolicited_report_interval", "1"),
-            ("mldv2_unsolicited_report_interval", "1"),
-        ]);
+        settings.extend([("router_solicitations", "0"), ("addr_gen_mode", "1")]);
     }
     for (name, value) in settings {
         set_sysctl(namespace, &format!("net/ipv6/conf/default/{name}"), value)?;

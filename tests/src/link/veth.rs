@@ -2,14 +2,21 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
 
 use anyhow::Result;
 
-use super::ip_batch;
+use super::{Noise, ip, ip_batch};
 use crate::netns::Namespace;
+use crate::wait;
 
 /// An Ethernet address.
 pub type Mac = [u8; 6];
+
+/// Index numbers of far ends. Where both ends happen to have the same number, each in its namespace, the kernel
+/// takes the pair for one interface whose carrier can wait, up to a second.
+static FAR_INDEX: AtomicU32 = AtomicU32::new(1_000_000);
 
 /// One end of a veth pair.
 #[derive(Clone, Debug)]
@@ -22,6 +29,8 @@ pub struct End<'a> {
     pub mac: Mac,
     /// Its addresses with prefix lengths, IPv4 and IPv6.
     pub addresses: Vec<String>,
+    /// What the kernel may say through it.
+    pub noise: Noise,
 }
 
 /// `02:00:…`, as `ip` wants it.
@@ -39,16 +48,19 @@ pub fn veth_pairs(pairs: &[(End<'_>, End<'_>)]) -> Result<()> {
     let mut settings = Scripts::default();
     for (near, far) in pairs {
         let born = format!(
-            "link add name {} address {} type veth peer name {} address {} netns {}",
+            "link add name {} address {} type veth peer name {} index {} address {} netns {}",
             near.name,
             mac_text(near.mac),
             far.name,
+            FAR_INDEX.fetch_add(1, Ordering::Relaxed),
             mac_text(far.mac),
             far.namespace.path()
         );
         births.add(near.namespace, &born);
         for end in [near, far] {
-            settings.add(end.namespace, &format!("link set dev {} up", end.name));
+            // Without these flags the kernel joins no multicast groups, which it would report, and never asks.
+            let flags = if end.noise == Noise::Quiet { " arp off multicast off" } else { "" };
+            settings.add(end.namespace, &format!("link set dev {}{flags} up", end.name));
         }
     }
     for end in pairs.iter().flat_map(|(near, far)| [near, far]) {
@@ -59,7 +71,21 @@ pub fn veth_pairs(pairs: &[(End<'_>, End<'_>)]) -> Result<()> {
         }
     }
     births.run()?;
-    settings.run()
+    settings.run()?;
+    let mut namespaces: Vec<_> =
+        pairs.iter().flat_map(|(near, far)| [near.namespace, far.namespace]).collect();
+    namespaces.sort_unstable_by_key(|namespace| namespace.name());
+    namespaces.dedup_by_key(|namespace| namespace.name());
+    namespaces.into_iter().try_for_each(wait_active)
+}
+
+/// Waits until the interfaces really send. The first end that comes up has no carrier yet, and its queue throws away
+/// what it is given until the kernel has noticed, in the background, that the other end is up too.
+pub fn wait_active(namespace: &Namespace) -> Result<()> {
+    wait::until("interfaces to become active", Duration::from_secs(30), || {
+        let links = ip(namespace, "-oneline link show up").ok()?;
+        (!links.contains(" qdisc noop ")).then_some(())
+    })
 }
 
 /// `ip -batch` scripts, one for each namespace.

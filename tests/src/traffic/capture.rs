@@ -8,6 +8,8 @@
 use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, OwnedFd};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, Result};
@@ -20,6 +22,7 @@ use super::task::{Stop, Task};
 use super::udp::enlarge_buffer;
 use super::{TICK, timed_out};
 use crate::netns::Namespace;
+use crate::wait;
 
 /// Frames and their bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -81,6 +84,7 @@ pub struct Keep {
 /// A running capture.
 #[derive(Debug)]
 pub struct Capture {
+    arriving: Arc<AtomicU64>,
     task: Task<io::Result<Captured>>,
 }
 
@@ -89,8 +93,17 @@ impl Capture {
     pub fn start(namespace: &Namespace, interface: &str, longest: Duration, keep: Keep) -> Result<Self> {
         let socket = namespace.run(|| open(interface))?;
         let name = format!("capture-{interface}");
-        let task = Task::start(namespace, &name, longest, move |stop| receive(&socket, stop, keep))?;
-        Ok(Self { task })
+        let arriving = Arc::<AtomicU64>::default();
+        let count = Arc::clone(&arriving);
+        let task = Task::start(namespace, &name, longest, move |stop| receive(&socket, stop, keep, &count))?;
+        Ok(Self { arriving, task })
+    }
+
+    /// Waits until this many frames have arrived since it was started: a frame that was sent is not there at once.
+    pub fn wait_for_arriving(&self, frames: u64, timeout: Duration) -> Result<()> {
+        wait::until(&format!("{frames} arriving frames"), timeout, || {
+            (self.arriving.load(Ordering::Relaxed) >= frames).then_some(())
+        })
     }
 
     /// Ends it, after all that was on the interface already.
@@ -110,7 +123,7 @@ fn open(interface: &str) -> Result<OwnedFd> {
     Ok(socket)
 }
 
-fn receive(socket: &OwnedFd, stop: &Stop, keep: Keep) -> io::Result<Captured> {
+fn receive(socket: &OwnedFd, stop: &Stop, keep: Keep, arriving: &AtomicU64) -> io::Result<Captured> {
     let mut captured = Captured::default();
     let mut buffer = vec![0; keep.bytes.max(1)];
     let (mut seen, mut all) = (0, None);
@@ -119,6 +132,7 @@ fn receive(socket: &OwnedFd, stop: &Stop, keep: Keep) -> io::Result<Captured> {
             Ok(frame) => {
                 seen += 1;
                 captured.add(frame, keep.frames);
+                arriving.store(captured.arriving.frames, Ordering::Relaxed);
             }
             Err(error) if timed_out(&error) && all.is_some() => break,
             Err(error) if timed_out(&error) => {}

@@ -128,7 +128,8 @@ pub fn checksum(parts: &[&[u8]]) -> u16 {
     !(sum as u16)
 }
 
-/// Frames that a parser must survive, each with what is wrong with it. All can be sent by a packet socket.
+/// Frames that a parser must survive, each with what is wrong with it. All can be sent by a packet socket, and all
+/// arrive at the hooks of the other side; see [`torn_tags`] for some that do not.
 #[must_use]
 pub fn broken(
     path: Path,
@@ -166,8 +167,16 @@ pub fn broken(
         ("half an ARP packet", path.frame(ARP, &[0, 1, 8, 0, 6])),
         ("an EtherType that nobody knows", path.frame(0x88b5, b"hello")),
         ("an 802.3 length instead of an EtherType", path.frame(5, b"hello")),
-        ("a tag and nothing after it", tagged(&path.frame(IPV4, &[]), VLAN, 5)),
         ("five tags", (0..5).fold(path.frame(IPV4, &good4), |frame, tci| tagged(&frame, VLAN, tci))),
+    ]
+}
+
+/// Frames that end too early after a tag. The receiving kernel counts them on the interface and throws them away when
+/// it takes the tag off, which is before any packet socket or TCX program: there nobody ever sees them.
+#[must_use]
+pub fn torn_tags(path: Path) -> Vec<(&'static str, Vec<u8>)> {
+    vec![
+        ("a tag and nothing after it", tagged(&path.frame(IPV4, &[]), VLAN, 5)),
         ("half a tag", path.frame(VLAN, &[0])),
     ]
 }
