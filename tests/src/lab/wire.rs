@@ -1,5 +1,6 @@
 //! Links, routes and neighbours of a lab.
 
+use std::collections::BTreeSet;
 use std::fmt::Write;
 
 use anyhow::Result;
@@ -79,7 +80,7 @@ pub(super) fn bridge(lab: &Lab) -> Result<()> {
         let _ = writeln!(script, "link set dev {} master br0", node.host_interface);
     }
     ip_batch(&lab.host, &script)?;
-    wait_active(&lab.host)
+    wait_active(&lab.host, &BTreeSet::from(["br0"]))
 }
 
 /// Tells everybody everybody's Ethernet address, so that nobody has to ask on the link.

@@ -1,6 +1,6 @@
 //! Pairs of virtual Ethernet interfaces, one or a thousand at a time.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
@@ -72,20 +72,29 @@ pub fn veth_pairs(pairs: &[(End<'_>, End<'_>)]) -> Result<()> {
     }
     births.run()?;
     settings.run()?;
-    let mut namespaces: Vec<_> =
-        pairs.iter().flat_map(|(near, far)| [near.namespace, far.namespace]).collect();
-    namespaces.sort_unstable_by_key(|namespace| namespace.name());
-    namespaces.dedup_by_key(|namespace| namespace.name());
-    namespaces.into_iter().try_for_each(wait_active)
+    let mut made = BTreeMap::<_, (_, BTreeSet<&str>)>::new();
+    for end in pairs.iter().flat_map(|(near, far)| [near, far]) {
+        let entry = made.entry(end.namespace.name()).or_insert_with(|| (end.namespace, BTreeSet::new()));
+        entry.1.insert(&end.name);
+    }
+    made.values().try_for_each(|(namespace, interfaces)| wait_active(namespace, interfaces))
 }
 
-/// Waits until the interfaces really send. The first end that comes up has no carrier yet, and its queue throws away
-/// what it is given until the kernel has noticed, in the background, that the other end is up too.
-pub fn wait_active(namespace: &Namespace) -> Result<()> {
+/// Waits until these interfaces really send.
+///
+/// The first end that comes up has no carrier yet, and the kernel throws away what it is given until it has noticed, in
+/// the background, that the other end is up too.
+pub fn wait_active(namespace: &Namespace, interfaces: &BTreeSet<&str>) -> Result<()> {
     wait::until("interfaces to become active", Duration::from_secs(30), || {
         let links = ip(namespace, "-oneline link show up").ok()?;
-        (!links.contains(" qdisc noop ")).then_some(())
+        let active = links.lines().filter(|line| line.contains(" state UP ")).filter_map(name_of_link);
+        (active.filter(|name| interfaces.contains(name)).count() == interfaces.len()).then_some(())
     })
+}
+
+/// `eth0` from `2: eth0@if7: <…`.
+fn name_of_link(line: &str) -> Option<&str> {
+    line.split_whitespace().nth(1)?.split(['@', ':']).next()
 }
 
 /// `ip -batch` scripts, one for each namespace.
