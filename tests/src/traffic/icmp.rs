@@ -28,7 +28,8 @@ impl PingReport {
     }
 }
 
-/// Sends `count` echo requests with `payload_bytes` each, one after the other, and waits up to `timeout` for each answer.
+/// Sends `count` echo requests with `payload_bytes` each, one after the other, and waits up to `timeout` for
+/// each answer.
 pub fn ping(
     namespace: &Namespace,
     to: IpAddr,
