@@ -25,7 +25,7 @@ fn main() -> ExitCode {
     match cli::run() {
         Ok(code) => code,
         Err(error) => {
-            eprintln!("{} {error:?}", step::paint("31;1", "error:"));
+            eprintln!("{} {}", step::paint("31;1", "error:"), step::chain(&error));
             ExitCode::FAILURE
         }
     }

@@ -31,7 +31,7 @@ pub fn require_root(verb: &str, otherwise: &str) -> Result<()> {
     if !workspace::is_root() {
         bail!(
             "{verb} loads programs into the kernel and makes network namespaces, which needs root:\n\
-             \n    sudo --preserve-env=HOME,PATH,CARGO_HOME,RUSTUP_HOME env PATH=\"$PATH\" cargo xtask {verb}\n\n{otherwise}"
+             \n    sudo --preserve-env=HOME env \"PATH=$PATH\" cargo xtask {verb}\n\n{otherwise}"
         );
     }
     Ok(())

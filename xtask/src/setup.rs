@@ -1,6 +1,5 @@
 //! Makes a machine able to build and test, or says exactly what it lacks.
 
-use std::fmt::Write;
 use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail};
@@ -61,17 +60,17 @@ fn tools(facts: Facts) -> Result<BpfTools> {
 
 /// What is missing, what it is for and what brings it; one paragraph each.
 fn describe(needs: &[Need], facts: &Facts) -> String {
-    let mut text = String::new();
-    for need in needs {
-        let obstacle = need.remedy.obstacle(facts).map(|why| format!("  ({why})")).unwrap_or_default();
-        // Writing to a string cannot fail.
-        let _ = writeln!(
-            text,
-            "  missing  {}\n  used for {}\n  remedy   {}{obstacle}\n",
-            need.what, need.purpose, need.remedy
-        );
+    let mut text = needs.iter().map(|need| paragraph(need, facts)).collect::<Vec<_>>().join("\n");
+    if facts.bookworm && !facts.root {
+        text.push_str("\nAs root, `cargo xtask setup` brings all of this from Debian's packages.\n");
     }
     text
+}
+
+fn paragraph(need: &Need, facts: &Facts) -> String {
+    let Need { what, purpose, remedy } = need;
+    let obstacle = remedy.obstacle(facts).map(|why| format!("  ({why})")).unwrap_or_default();
+    format!("  missing  {what}\n  used for {purpose}\n  remedy   {remedy}{obstacle}\n")
 }
 
 fn apply(progress: &Progress, needs: &[Need]) -> Result<()> {
@@ -109,7 +108,7 @@ fn install_packages(progress: &Progress, needs: &[Need]) -> Result<()> {
     let update = ["apt-get".to_owned(), "update".to_owned()];
     if let Err(error) = run(progress, "setup: apt-get update", &env, &update) {
         // One unreachable list of many is common and need not matter.
-        progress.note(&format!("{error:#}; going on with the package lists that are here"));
+        progress.note(&format!("{error}; going on with the package lists that are here"));
     }
     let mut install = apt_install(&packages);
     install.extend(["-o".to_owned(), "DPkg::Lock::Timeout=600".to_owned()]);

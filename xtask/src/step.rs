@@ -123,6 +123,15 @@ pub fn paint(sgr: &str, text: &str) -> String {
     text.to_owned()
 }
 
+/// An error and its causes, one a line. Without a backtrace: what fails here is a command, not our code.
+pub fn chain(error: &anyhow::Error) -> String {
+    error
+        .chain()
+        .map(|cause| cause.to_string().trim_end().to_owned())
+        .collect::<Vec<_>>()
+        .join("\n  because: ")
+}
+
 /// A command as one would type it.
 pub fn line(command: &Command) -> String {
     let words = std::iter::once(command.get_program()).chain(command.get_args());
@@ -150,6 +159,12 @@ mod tests {
     fn a_failing_step_names_itself_its_command_and_its_status() {
         let error = QUIETLY.run("build: nothing", &mut Command::new("false")).unwrap_err().to_string();
         assert_eq!(error, "build: nothing: failed (exit status: 1): false");
+    }
+
+    #[test]
+    fn an_error_is_followed_by_its_causes_and_nothing_else() {
+        let error = anyhow::anyhow!("inner\n").context("outer");
+        assert_eq!(chain(&error), "outer\n  because: inner");
     }
 
     #[test]
