@@ -5,13 +5,18 @@ use std::path::Path;
 use anyhow::Result;
 
 use crate::compile::OBJECT_VARIABLE;
-use crate::step::Progress;
+use crate::step::{self, Progress};
 use crate::toolchain::BpfTools;
 use crate::workspace;
 
 /// Everything that is the same today and tomorrow; the daemon's build script wants the kernel programs built.
 pub fn all(progress: &Progress, tools: &BpfTools, object: &Path) -> Result<()> {
-    progress.run("check: format", workspace::cargo().args(["fmt", "--all", "--check"]))?;
+    // Left to itself, rustfmt colours what no terminal will show.
+    let colour = if step::colours() { "always" } else { "never" };
+    progress.run(
+        "check: format",
+        workspace::cargo().args(["fmt", "--all", "--check", "--", "--color", colour]),
+    )?;
     lint_userspace(progress, object)?;
     lint_kernel(progress, tools)?;
     if !cargo_deny_is_here(progress) {

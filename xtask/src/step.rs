@@ -62,7 +62,7 @@ impl Progress {
     }
 
     fn finish(&self, label: &str, command: &mut Command, mut log: File) -> Result<()> {
-        if self.terminal && colours() {
+        if colours() {
             command.env("CARGO_TERM_COLOR", "always");
         }
         let start = Instant::now();
@@ -115,9 +115,9 @@ impl Progress {
     }
 }
 
-/// Wraps text in an SGR sequence when standard error is a terminal that wants colours.
+/// Wraps text in an SGR sequence where colours are wanted.
 pub fn paint(sgr: &str, text: &str) -> String {
-    if std::io::stderr().is_terminal() && colours() {
+    if colours() {
         return format!("\x1b[{sgr}m{text}\x1b[0m");
     }
     text.to_owned()
@@ -138,8 +138,9 @@ pub fn line(command: &Command) -> String {
     words.map(|word| word.to_string_lossy()).collect::<Vec<_>>().join(" ")
 }
 
-fn colours() -> bool {
-    std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
+/// Whether standard error is a terminal whose user has not declined colours.
+pub fn colours() -> bool {
+    std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
 }
 
 fn contents(file: &mut File) -> Result<String> {
