@@ -105,7 +105,7 @@ impl Progress {
             return None;
         }
         let style = ProgressStyle::with_template("{spinner:.cyan} {msg} {elapsed:.dim}");
-        let spinner = ProgressBar::new_spinner();
+        let spinner = ProgressBar::new_spinner().with_elapsed(QUIET);
         if let Ok(style) = style {
             spinner.set_style(style);
         }
