@@ -38,8 +38,7 @@ pub fn advisories(progress: &Progress) -> Result<()> {
         progress.note(&format!("check: advisories skipped, the database cannot be fetched ({error:#})"));
         return Ok(());
     }
-    progress
-        .run("check: advisories", workspace::cargo().args(["deny", "check", "--disable-fetch", "advisories"]))
+    progress.run("check: advisories", workspace::cargo().args(["deny", "check", "advisories"]))
 }
 
 fn lint_userspace(progress: &Progress, object: &Path) -> Result<()> {
