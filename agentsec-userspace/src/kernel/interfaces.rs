@@ -1,0 +1,76 @@
+//! The interfaces of the daemon's network namespace, and a bell that rings when they change.
+
+use std::collections::BTreeMap;
+use std::io;
+
+use anyhow::{Context, Result};
+use netlink_sys::protocols::NETLINK_ROUTE;
+use netlink_sys::{AsyncSocket, AsyncSocketExt, SocketAddr, TokioSocket};
+
+/// RTMGRP_LINK: creation, deletion, renaming and moves of interfaces.
+const LINK_GROUP: u32 = 1;
+
+/// The interfaces by index, with their names.
+///
+/// # Errors
+///
+/// When the kernel does not tell.
+pub fn list() -> Result<BTreeMap<u32, String>> {
+    let interfaces = nix::net::if_::if_nameindex().context("listing the network interfaces")?;
+    Ok((&interfaces)
+        .into_iter()
+        .map(|interface| (interface.index(), interface.name().to_string_lossy().into_owned()))
+        .collect())
+}
+
+/// Rings when interfaces have changed. What has changed is found by listing them again, so a lost message
+/// means nothing.
+pub struct Bell {
+    socket: TokioSocket,
+    buffer: bytes::BytesMut,
+}
+
+impl Bell {
+    /// Listens. Interfaces that appear from now on ring.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel refuses the socket.
+    pub fn new() -> Result<Self> {
+        let mut socket = TokioSocket::new(NETLINK_ROUTE).context("opening a netlink socket")?;
+        socket
+            .socket_mut()
+            .bind(&SocketAddr::new(0, LINK_GROUP))
+            .context("subscribing to changes of interfaces")?;
+        Ok(Self { socket, buffer: bytes::BytesMut::with_capacity(64 * 1024) })
+    }
+
+    /// Waits for a change, and takes all that have been told.
+    ///
+    /// # Errors
+    ///
+    /// When the socket fails for good.
+    pub async fn ring(&mut self) -> Result<()> {
+        self.buffer.clear();
+        match self.socket.recv_from(&mut self.buffer).await {
+            Ok(_) => {}
+            // More changes than the socket holds are changes too.
+            Err(error) if error.raw_os_error() == Some(nix::libc::ENOBUFS) => {}
+            Err(error) => return Err(error).context("listening for changes of interfaces"),
+        }
+        self.drain();
+        Ok(())
+    }
+
+    fn drain(&mut self) {
+        let socket = self.socket.socket_mut();
+        loop {
+            self.buffer.clear();
+            match socket.recv_from(&mut self.buffer, nix::libc::MSG_DONTWAIT) {
+                Ok(_) => {}
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(_) => return,
+            }
+        }
+    }
+}

@@ -1,0 +1,119 @@
+//! The kernel's side of the daemon, and the only importer of aya: load and pin programs and maps, attach them
+//! to interfaces, write policy, read ledgers.
+//!
+//! Everything is pinned below one directory and held by file descriptors, so neither the daemon's death nor an
+//! unmounted bpffs alone ends enforcement:
+//!
+//! ```text
+//! PIN_PATH/v<layout>/maps/<NAME>
+//! PIN_PATH/v<layout>/links/<slot>-<ifindex>-<out|in>
+//! ```
+
+pub mod breakglass;
+pub mod collector;
+pub mod enforcer;
+pub mod interfaces;
+mod layout;
+pub mod links;
+mod object;
+pub mod pins;
+mod rcu;
+mod rows;
+mod words;
+
+use std::os::fd::{AsFd, BorrowedFd};
+
+use agentsec_common::maps;
+use agentsec_common::notice::Notice;
+use anyhow::{Context, Result};
+use aya::maps::{Map, MapData, RingBuf};
+
+pub use layout::Capacities;
+pub use object::OBJECT;
+
+use collector::Collector;
+use enforcer::Enforcer;
+use links::Links;
+use pins::{Lock, Pins};
+
+/// The loaded programs and their maps: ours alone as long as this lives, in force for longer.
+pub struct Kernel {
+    /// Writes what the kernel reads.
+    pub enforcer: Enforcer,
+    /// Reads what the kernel writes.
+    pub collector: Collector,
+    /// Attachments.
+    pub links: Links,
+    /// What the kernel tells at once.
+    pub notices: Notices,
+    /// Whether maps and links of an earlier daemon were taken over.
+    pub took_over: bool,
+    _lock: Lock,
+}
+
+impl Kernel {
+    /// Loads the programs, with the maps of an earlier daemon on the same pins if there are any.
+    ///
+    /// # Errors
+    ///
+    /// When another daemon runs on the pins, when pins of another layout or size are there, or when the kernel
+    /// refuses; nothing is changed then.
+    pub fn open(pins: &Pins, capacities: &Capacities) -> Result<Self> {
+        let lock = pins.lock()?;
+        let took_over = layout::prepare(pins, capacities)?;
+        let mut object = object::load(pins, capacities)?;
+        let collector = Collector::new(&mut object)?;
+        Ok(Self {
+            enforcer: Enforcer::new(&mut object)?,
+            notices: Notices::new(&mut object)?,
+            links: Links::new(object, pins.clone()),
+            collector,
+            took_over,
+            _lock: lock,
+        })
+    }
+}
+
+/// The ring of notices.
+pub struct Notices {
+    ring: RingBuf<MapData>,
+}
+
+impl Notices {
+    fn new(object: &mut aya::Ebpf) -> Result<Self> {
+        let ring = take(object, maps::NOTICES)?;
+        Ok(Self { ring: RingBuf::try_from(ring).context("mapping the ring of notices")? })
+    }
+
+    /// The next notice, if there is one. Records of another size are skipped: they are not ours.
+    pub fn next(&mut self) -> Option<Notice> {
+        while let Some(item) = self.ring.next() {
+            if item.len() == size_of::<Notice>() {
+                // SAFETY: as long as a notice, which is integers only; the ring aligns to eight bytes, and an
+                // unaligned read asks for nothing.
+                return Some(unsafe { item.as_ptr().cast::<Notice>().read_unaligned() });
+            }
+        }
+        None
+    }
+}
+
+impl AsFd for Notices {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        // SAFETY: the ring owns its descriptor and outlives the borrow.
+        unsafe { BorrowedFd::borrow_raw(std::os::fd::AsRawFd::as_raw_fd(&self.ring)) }
+    }
+}
+
+/// Takes a map out of the loaded object.
+fn take(object: &mut aya::Ebpf, name: &str) -> Result<Map> {
+    object.take_map(name).with_context(|| format!("the BPF object has no map {name}"))
+}
+
+/// The descriptor and size of an array map.
+fn array_data(map: Map, name: &str) -> Result<MapData> {
+    match map {
+        Map::Array(data) => Ok(data),
+        _ => anyhow::bail!("the BPF object's map {name} is not an array"),
+    }
+}
