@@ -1,0 +1,2 @@
+//! Decides: pure.
+pub mod settings;
