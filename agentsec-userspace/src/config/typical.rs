@@ -5,7 +5,8 @@
 
 use super::section::{Section, text};
 use super::source::{Node, Value};
-use agentsec_common::endpoint::{Address, MAPPED};
+use crate::core::address::to_address;
+use agentsec_common::endpoint::Address;
 use agentsec_common::typical::{ACCEPTED, ANY_PROTOCOL, OPENED, PortRule, PortRules, RULES_PER_PREFIX};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -66,26 +67,6 @@ impl fmt::Display for Prefix {
 
 fn mask(length: u32) -> u128 {
     u128::MAX.checked_shl(128 - length).unwrap_or(0)
-}
-
-/// An address as it lies in maps.
-#[must_use]
-pub fn to_address(address: Ipv6Addr) -> Address {
-    let octets = address.octets();
-    std::array::from_fn(|word| u32::from_ne_bytes(std::array::from_fn(|byte| octets[4 * word + byte])))
-}
-
-/// An address from a map, as people write it.
-#[must_use]
-pub fn from_address(address: Address) -> IpAddr {
-    let mut octets = [0; 16];
-    for (four, word) in octets.chunks_exact_mut(4).zip(address) {
-        four.copy_from_slice(&word.to_ne_bytes());
-    }
-    match address {
-        [0, 0, MAPPED, v4] => IpAddr::V4(Ipv4Addr::from(v4.to_ne_bytes())),
-        _ => IpAddr::V6(Ipv6Addr::from(octets)),
-    }
 }
 
 /// One configured entry of `typical`: every prefix with every port rule.
@@ -292,6 +273,7 @@ fn range(text: &str) -> Option<(u16, u16)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::core::address::from_address;
     use proptest::prelude::*;
 
     /// What the kernel's trie answers.
