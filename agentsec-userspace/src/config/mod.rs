@@ -1,0 +1,172 @@
+//! The configuration: one TOML file and drop-ins beside it, read as a whole.
+//!
+//! [`load`] reports every problem it finds, each with its file, line and key and what is allowed there, and
+//! returns a [`Config`] only when there is none. A `Config` is plain data in which every name resolves, every
+//! number is in range and every profile compiles.
+//!
+//! Drop-ins are `conf.d/*.toml` beside the file, in the order of their names. They add profiles and agents, and
+//! a key that they repeat in `[daemon]`, `[defaults]` or `[breaker]` overrides the earlier one. A profile or an
+//! agent is defined in one place only.
+
+pub mod agent;
+mod daemon;
+pub mod error;
+pub mod profile;
+mod section;
+mod source;
+#[cfg(test)]
+mod tests;
+pub mod typical;
+mod units;
+mod validate;
+
+pub use agent::{AgentConfig, Interface, Newcomer};
+pub use daemon::DaemonConfig;
+pub use error::{Errors, Problem};
+pub use profile::ProfileConfig;
+pub use source::Source;
+pub use typical::{Prefix, TooManyRules, TypicalPrefix, TypicalRule};
+
+use crate::core::settings::{BreakerSettings, GuardSettings};
+use agent::Defaults;
+use agentsec_common::agent::NAME_BYTES;
+use section::{Report, Section};
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+
+/// Name of the profile that exists even when nobody configures it.
+pub const DEFAULT_PROFILE: &str = "default";
+
+/// Everything configured.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Config {
+    /// The daemon's own settings and the maps' capacities.
+    pub daemon: DaemonConfig,
+    /// The bound on automatic trips.
+    pub guard: GuardSettings,
+    /// Agents that are judged and never dropped, by id or section name.
+    pub never_isolate: BTreeSet<String>,
+    /// Profiles by name.
+    pub profiles: BTreeMap<String, ProfileConfig>,
+    /// Agent sections by name.
+    pub agents: BTreeMap<String, AgentConfig>,
+}
+
+/// An interface's agent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Match<'a> {
+    /// The agent's id: the section's name, or the interface's when a pattern adopted it.
+    pub id: &'a str,
+    /// Name of the section.
+    pub section: &'a str,
+    /// The section.
+    pub agent: &'a AgentConfig,
+    /// Whether a pattern adopted it.
+    pub adopted: bool,
+}
+
+impl Config {
+    /// The agent on `interface`. An exact name wins over patterns, and of several patterns the first section in
+    /// the order of names wins. `None` also when the interface's name is the id of another interface's agent.
+    #[must_use]
+    pub fn agent_on<'a>(&'a self, interface: &'a str) -> Option<Match<'a>> {
+        let exact = self
+            .agents
+            .iter()
+            .find(|(_, agent)| matches!(&agent.interface, Interface::Exact(name) if name == interface));
+        if let Some((section, agent)) = exact {
+            return Some(Match { id: section, section, agent, adopted: false });
+        }
+        if self.agents.get(interface).is_some_and(|agent| matches!(agent.interface, Interface::Exact(_))) {
+            return None;
+        }
+        let (section, agent) = self.agents.iter().find(|(_, agent)| agent.interface.matches(interface))?;
+        Some(Match { id: interface, section, agent, adopted: true })
+    }
+
+    /// Whether the agent is judged and never dropped.
+    #[must_use]
+    pub fn is_never_isolated(&self, found: &Match<'_>) -> bool {
+        self.never_isolate.contains(found.id) || self.never_isolate.contains(found.section)
+    }
+}
+
+/// Reads `path` and its drop-ins.
+///
+/// # Errors
+///
+/// Every problem found, in the order of files and lines.
+pub fn load(path: &Path) -> Result<Config, Errors> {
+    parse(&source::read(path).map_err(Errors)?)
+}
+
+/// Reads files that are already in memory, in the order in which they override each other.
+///
+/// # Errors
+///
+/// As [`load`].
+pub fn parse(sources: &[Source]) -> Result<Config, Errors> {
+    let mut problems = Vec::new();
+    let merged = source::merge(sources, &mut problems);
+    let report = Report::new(sources, problems);
+    let root = Section::of(&report, String::new(), &merged);
+    let config = read(&root);
+    validate::check(&config, &root);
+    root.finish();
+    let problems = report.into_problems();
+    if problems.is_empty() { Ok(config) } else { Err(Errors(problems)) }
+}
+
+fn read(root: &Section<'_>) -> Config {
+    let daemon = daemon::read(&root.section("daemon"));
+    let defaults = root.section("defaults");
+    let profile =
+        defaults.string("profile", "the name of a profile").unwrap_or_else(|| DEFAULT_PROFILE.into());
+    let newcomer = agent::read_newcomer(&defaults).unwrap_or(Newcomer::Closed);
+    defaults.finish();
+    let breaker = root.section("breaker");
+    let times = agent::read_breaker(&breaker, &BreakerSettings::default(), false);
+    let never_isolate = breaker.strings("never_isolate").unwrap_or_default().into_iter().collect();
+    let guard = daemon::read_guard(&breaker.section("guard"));
+    breaker.finish();
+    let defaults = Defaults { profile, newcomer, breaker: times };
+    let mut profiles = read_profiles(&root.section("profiles"));
+    // Without it, a configuration that names no profile at all could not be as short as it should be.
+    profiles.entry(DEFAULT_PROFILE.into()).or_default();
+    let agents = read_agents(&root.section("agents"), &defaults);
+    Config { daemon, guard, never_isolate, profiles, agents }
+}
+
+fn read_profiles(section: &Section<'_>) -> BTreeMap<String, ProfileConfig> {
+    let mut profiles = BTreeMap::new();
+    for (name, entry) in section.entries() {
+        let path = section.key(name);
+        check_name(section, name, entry);
+        profiles.insert(name.clone(), profile::read(Section::new(section.report, path, &entry.node)));
+    }
+    profiles
+}
+
+fn read_agents(section: &Section<'_>, defaults: &Defaults) -> BTreeMap<String, AgentConfig> {
+    let mut agents = BTreeMap::new();
+    for (name, entry) in section.entries() {
+        check_name(section, name, entry);
+        let table = Section::new(section.report, section.key(name), &entry.node);
+        if table.node("interface").is_none() && matches!(entry.node.value, source::Value::Table(_)) {
+            let allowed = Some("an interface name or pattern".to_owned());
+            section.report.problem(entry.key, &table.key("interface"), "is missing".into(), allowed);
+        }
+        if let Some(agent) = agent::read(table, section.report.place(entry.key), defaults) {
+            agents.insert(name.clone(), agent);
+        }
+    }
+    agents
+}
+
+fn check_name(section: &Section<'_>, name: &str, entry: &source::Entry) {
+    let fits = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
+    if name.is_empty() || name.len() > NAME_BYTES || !name.bytes().all(fits) {
+        let allowed = format!("names of 1 to {NAME_BYTES} characters of A-Z a-z 0-9 . _ -");
+        section.report.problem(entry.key, &section.key(name), "is no name".into(), Some(allowed));
+    }
+}

@@ -1,0 +1,188 @@
+//! `[profiles.NAME]`: expected behaviour, read and compiled into the row that the kernel judges by.
+
+use super::section::Section;
+use super::typical::{self, TooManyRules, TypicalPrefix, TypicalRule};
+use agentsec_common::profile::{COUNT_INBOUND, COUNT_OUTBOUND, NO_LIMIT, PRESENT, Profile, Weights};
+use agentsec_common::window::{BucketClock, LONGEST_NS, SHORTEST_NS, VALUE_FULL};
+
+const MINUTE_NS: u64 = 60_000_000_000;
+/// Units of response times, nanoseconds.
+const TICK_NS: u64 = 100_000;
+
+/// Expected behaviour as configured. Absent terms and limits are `None`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ProfileConfig {
+    /// The sliding window, nanoseconds.
+    pub window_ns: u64,
+    /// Whether outbound bytes count towards the volume.
+    pub count_outbound: bool,
+    /// Whether inbound bytes do.
+    pub count_inbound: bool,
+    /// Wire bytes per minute.
+    pub expected_volume: Option<u64>,
+    /// Multiple of the expected volume above which the volume is anomalous, in thousandths.
+    pub volume_ratio_milli: u32,
+    /// Failed authentications in the window above which the auth term counts.
+    pub auth_failures: u32,
+    /// Response time deviation above which its term counts, in 100 µs.
+    pub deviation_100us: u32,
+    /// Normal response time, in 100 µs.
+    pub response_time_100us: u32,
+    /// Requests per minute, kept for reports.
+    pub expected_requests_per_minute: Option<u32>,
+    /// Score above which the circuit trips, per mille.
+    pub quarantine_threshold: u16,
+    /// What each term contributes, per mille.
+    pub weights: Weights,
+    /// Wire bytes in the window that are never exceeded.
+    pub max_volume: Option<u64>,
+    /// Unusual endpoints in the window that are never exceeded.
+    pub max_unusual_endpoints: Option<u32>,
+    /// Failed authentications in the window that are never exceeded.
+    pub max_auth_failures: Option<u32>,
+    /// Violations while HALF_OPEN that open the circuit again.
+    pub probe_violations: u32,
+    /// Most endpoints of one kind that are kept per agent.
+    pub max_endpoints: u32,
+    /// Typical endpoints.
+    pub typical: Vec<TypicalRule>,
+}
+
+impl Default for ProfileConfig {
+    /// The article's numbers, with no expected volume and nothing typical.
+    fn default() -> Self {
+        Self {
+            window_ns: MINUTE_NS,
+            count_outbound: true,
+            count_inbound: true,
+            expected_volume: None,
+            volume_ratio_milli: 3000,
+            auth_failures: 5,
+            deviation_100us: 1000,
+            response_time_100us: 500,
+            expected_requests_per_minute: None,
+            quarantine_threshold: 700,
+            weights: Weights::DEFAULT,
+            max_volume: None,
+            max_unusual_endpoints: None,
+            max_auth_failures: None,
+            probe_violations: 1,
+            max_endpoints: 4096,
+            typical: Vec::new(),
+        }
+    }
+}
+
+impl ProfileConfig {
+    /// The row that the kernel judges by.
+    #[must_use]
+    pub fn compile(&self) -> Profile {
+        let flag = |set, flag| if set { flag } else { 0 };
+        Profile {
+            flags: PRESENT
+                | flag(self.count_outbound, COUNT_OUTBOUND)
+                | flag(self.count_inbound, COUNT_INBOUND),
+            bucket_multiplier: BucketClock::for_window(self.window_ns).multiplier(),
+            max_volume: self.max_volume.unwrap_or(NO_LIMIT),
+            anomalous_volume: self.anomalous_volume().unwrap_or(NO_LIMIT),
+            max_unusual_endpoints: self.max_unusual_endpoints.unwrap_or(u32::MAX),
+            max_auth_failures: self.max_auth_failures.unwrap_or(u32::MAX),
+            anomalous_auth_failures: self.auth_failures,
+            anomalous_deviation_100us: self.deviation_100us,
+            typical_endpoints: u32::try_from(self.typical.len()).unwrap_or(u32::MAX),
+            quarantine_threshold: self.quarantine_threshold,
+            weights: self.weights,
+            probe_violations: self.probe_violations,
+            endpoint_cap: self.max_endpoints,
+        }
+    }
+
+    /// Bytes in the window above which the volume term counts: the expected ones of a minute, scaled to the
+    /// window, times the ratio.
+    #[must_use]
+    pub fn anomalous_volume(&self) -> Option<u64> {
+        let per_minute = u128::from(self.expected_volume?) * u128::from(self.volume_ratio_milli);
+        let scaled = per_minute * u128::from(self.window_ns) / u128::from(MINUTE_NS) / 1000;
+        Some(u64::try_from(scaled).unwrap_or(NO_LIMIT))
+    }
+
+    /// The typical endpoints for the kernel's trie, without the profile's row.
+    pub fn typical_prefixes(&self) -> Result<Vec<TypicalPrefix>, TooManyRules> {
+        typical::push_down(&self.typical)
+    }
+}
+
+/// Reads one profile.
+pub(super) fn read(section: Section<'_>) -> ProfileConfig {
+    let default = ProfileConfig::default();
+    let both = section
+        .choice("volume", &[("both", (true, true)), ("outbound", (true, false)), ("inbound", (false, true))]);
+    let (count_outbound, count_inbound) = both.unwrap_or((true, true));
+    let ticks = |key| {
+        let ns = section.duration(key, TICK_NS..=6_553_500_000)?;
+        Some((ns / TICK_NS) as u32)
+    };
+    let (max_volume, max_unusual_endpoints, max_auth_failures) = read_limits(section.section("limits"));
+    let profile = ProfileConfig {
+        window_ns: section.duration("window", SHORTEST_NS..=LONGEST_NS).unwrap_or(default.window_ns),
+        count_outbound,
+        count_inbound,
+        expected_volume: section.bytes("expected_volume", VALUE_FULL),
+        volume_ratio_milli: section
+            .milli("volume_ratio", 1..=1_000_000)
+            .unwrap_or(default.volume_ratio_milli),
+        auth_failures: section.integer("auth_failures", 0..=65_534).unwrap_or(default.auth_failures),
+        deviation_100us: ticks("response_time_deviation").unwrap_or(default.deviation_100us),
+        response_time_100us: ticks("response_time").unwrap_or(default.response_time_100us),
+        expected_requests_per_minute: section.integer("expected_requests_per_minute", 1..=u32::MAX),
+        quarantine_threshold: section
+            .milli("quarantine_threshold", 0..=1000)
+            .map_or(default.quarantine_threshold, |milli| milli as u16),
+        weights: read_weights(section.section("weights")),
+        max_volume,
+        max_unusual_endpoints,
+        max_auth_failures,
+        probe_violations: section
+            .integer("probe_violations", 1..=1_000_000)
+            .unwrap_or(default.probe_violations),
+        max_endpoints: section.integer("max_endpoints", 1..=1 << 24).unwrap_or(default.max_endpoints),
+        typical: typical::read(&section),
+    };
+    if profile.anomalous_volume().is_some_and(|bytes| bytes >= VALUE_FULL)
+        && let Some(node) = section.node("expected_volume")
+    {
+        let message = "times volume_ratio and scaled to the window is more than a window can count".into();
+        section.report.problem(
+            node.spot,
+            &section.key("expected_volume"),
+            message,
+            Some(format!("less than {VALUE_FULL}B")),
+        );
+    }
+    section.finish();
+    profile
+}
+
+fn read_limits(section: Section<'_>) -> (Option<u64>, Option<u32>, Option<u32>) {
+    let limits = (
+        section.bytes("max_volume", VALUE_FULL),
+        section.integer("max_unusual_endpoints", 0..=u32::MAX - 1),
+        // Reported failures travel to the kernel in sixteen bits.
+        section.integer("max_auth_failures", 0..=65_534),
+    );
+    section.finish();
+    limits
+}
+
+fn read_weights(section: Section<'_>) -> Weights {
+    let weight = |key, default| section.milli(key, 0..=1000).map_or(default, |milli| milli as u16);
+    let weights = Weights {
+        auth: weight("auth", Weights::DEFAULT.auth),
+        volume: weight("volume", Weights::DEFAULT.volume),
+        endpoints: weight("endpoints", Weights::DEFAULT.endpoints),
+        endpoints_cap: weight("endpoints_cap", Weights::DEFAULT.endpoints_cap),
+        deviation: weight("deviation", Weights::DEFAULT.deviation),
+    };
+    section.finish();
+    weights
+}

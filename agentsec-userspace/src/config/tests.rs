@@ -1,0 +1,247 @@
+//! Whole configurations, as operators write them.
+
+use super::*;
+use agentsec_common::policy::Mode;
+use agentsec_common::profile::NO_LIMIT;
+
+fn source(name: &str, text: &str) -> Source {
+    Source { name: name.into(), text: text.into() }
+}
+
+fn parse_one(text: &str) -> Result<Config, Errors> {
+    parse(&[source("a.toml", text)])
+}
+
+/// Messages of a configuration that must have problems.
+fn problems(text: &str) -> Vec<String> {
+    parse_one(text).expect_err(text).0.iter().map(ToString::to_string).collect()
+}
+
+#[track_caller]
+fn refused(text: &str, expected: &[&str]) {
+    let found = problems(text);
+    assert_eq!(found.len(), 1, "{found:#?}");
+    for part in expected {
+        assert!(found[0].contains(part), "{part:?} is not in {:?}", found[0]);
+    }
+}
+
+const FULL: &str = r#"
+[daemon]
+interval = "100ms"
+max_agents = 16
+
+[defaults]
+profile = "web"
+newcomer = "half_open"
+
+[breaker]
+cooldown = "5s"
+max_cooldown = "1m"
+probe = "2s"
+auto_probe = false
+backoff = 3
+never_isolate = ["dns"]
+guard = { trips = 2, window = "10s", hold_in_shadow = true }
+
+[profiles.web]
+window = "30s"
+volume = "outbound"
+expected_volume = "1.2MB"
+volume_ratio = 2.5
+auth_failures = 4
+response_time_deviation = "50ms"
+quarantine_threshold = 0.65
+weights = { auth = 0.25, endpoints_cap = 0.5 }
+limits = { max_volume = "50MB", max_unusual_endpoints = 50 }
+probe_violations = 3
+max_endpoints = 100
+typical = ["10.0.0.0/8", { to = "10.1.2.0/24", ports = "443,8000-8100", protocol = "tcp", direction = "any" }, "any"]
+
+[agents.crawler]
+interface = "veth7"
+mode = "shadow"
+tags = ["batch"]
+[agents.crawler.breaker]
+cooldown = "7s"
+
+[agents.dns]
+interface = "veth8"
+profile = "default"
+
+[agents.pool]
+interface = "tap*"
+newcomer = "open"
+"#;
+
+#[test]
+fn a_full_configuration_is_read() {
+    let config = parse_one(FULL).unwrap();
+    assert_eq!(config.daemon.interval_ns, 100_000_000);
+    assert_eq!(config.guard, GuardSettings { trips: 2, window_ns: 10_000_000_000, hold_in_shadow: true });
+    let web = config.profiles["web"].compile();
+    assert_eq!(web.anomalous_volume, 1_500_000, "1.2 MB a minute, half a minute, two and a half times");
+    assert_eq!((web.max_volume, web.max_auth_failures), (50_000_000, u32::MAX));
+    assert_eq!((web.quarantine_threshold, web.weights.auth, web.weights.volume), (650, 250, 400));
+    assert_eq!((web.typical_endpoints, web.probe_violations, web.endpoint_cap), (3, 3, 100));
+    assert_eq!(web.anomalous_deviation_100us, 500);
+    let crawler = &config.agents["crawler"];
+    assert_eq!((crawler.mode, crawler.profile.as_str()), (Mode::Shadow, "web"));
+    assert_eq!((crawler.breaker.cooldown_ns, crawler.breaker.backoff), (7_000_000_000, 3));
+    assert_eq!(config.agents["pool"].newcomer, Newcomer::Open);
+    assert_eq!(config.profiles["default"].compile().anomalous_volume, NO_LIMIT);
+}
+
+#[test]
+fn nothing_configured_is_a_configuration() {
+    let config = parse_one("").unwrap();
+    assert_eq!(config.daemon, DaemonConfig::default());
+    assert!(config.profiles.contains_key("default"));
+}
+
+#[test]
+fn an_exact_interface_wins_over_a_pattern_and_the_first_pattern_wins() {
+    let config = parse_one(
+        "[agents.a]\ninterface='v*'\n[agents.b]\ninterface='ve*'\n[agents.c]\ninterface='veth1'\n[agents.x]\ninterface='e1'",
+    )
+    .unwrap();
+    let on = |name| config.agent_on(name).map(|found| (found.id.to_owned(), found.section.to_owned()));
+    assert_eq!(on("veth1"), Some(("c".into(), "c".into())));
+    assert_eq!(on("veth2"), Some(("veth2".into(), "a".into())));
+    assert_eq!(on("eth0"), None);
+}
+
+#[test]
+fn every_problem_is_reported_with_its_place() {
+    let found = problems(
+        "[daemon]\ninterval = \"1ms\"\n[profiles.p]\nwindwo = \"1m\"\ntypical = [\"10.1.0.0/8\"]\n[agents.x]\nprofile = \"q\"\ninterface = \"veth-sixteen-chs\"\n",
+    );
+    let expected = [
+        "a.toml:2: daemon.interval: is \"1ms\"; allowed: a duration from \"10ms\" to \"10s\"",
+        "a.toml:4: profiles.p.windwo: is not a key here, perhaps `window` is meant; allowed: ",
+        "a.toml:5: profiles.p.typical[0]: \"10.1.0.0/8\" has host bits set, perhaps \"10.0.0.0/8\" is meant; allowed: ",
+        "a.toml:8: agents.x.interface: \"veth-sixteen-chs\" is longer than 15 bytes; allowed: ",
+    ];
+    assert_eq!(found.len(), expected.len(), "{found:#?}");
+    for (found, expected) in found.iter().zip(expected) {
+        assert!(found.starts_with(expected), "{found}");
+    }
+}
+
+#[test]
+fn two_agents_on_one_interface_are_both_named() {
+    refused(
+        "[agents.a]\ninterface = \"veth1\"\n[agents.b]\ninterface = \"veth1\"\n",
+        &["a.toml:4: agents.b.interface", "agents.a's, at a.toml:2"],
+    );
+}
+
+#[test]
+fn an_agents_name_cannot_be_taken_by_a_pattern() {
+    refused(
+        "[agents.veth1]\ninterface = \"e1\"\n[agents.p]\ninterface = \"veth*\"\n",
+        &["a.toml:2: agents.veth1", "agents.p"],
+    );
+}
+
+#[test]
+fn names_must_exist() {
+    refused(
+        "[agents.a]\ninterface = \"e1\"\nprofile = \"webb\"",
+        &["a.toml:3: agents.a.profile: \"webb\"", "allowed: default"],
+    );
+    refused("[breaker]\nnever_isolate = [\"a\"]", &["a.toml:2: breaker.never_isolate", "\"a\" is no agent"]);
+    refused("[defaults]\nprofile = \"x\"", &["a.toml:2: defaults.profile"]);
+}
+
+#[test]
+fn limits_that_a_window_cannot_count_are_refused() {
+    refused("[profiles.p]\nlimits = { max_volume = \"600GB\" }", &["a.toml:2: profiles.p.limits.max_volume"]);
+    refused(
+        "[profiles.p]\nwindow = \"24h\"\nexpected_volume = \"1GB\"",
+        &["a.toml:3: profiles.p.expected_volume", "scaled"],
+    );
+}
+
+#[test]
+fn capacities_are_checked_by_name() {
+    refused(
+        "[daemon]\nmax_profiles = 1\n[profiles.p]",
+        &["a.toml:2: daemon.max_profiles: is 1, but profiles need 2"],
+    );
+    refused(
+        "[daemon]\nmax_typical_prefixes = 1\n[profiles.p]\ntypical = [\"10.0.0.0/8\", \"11.0.0.0/8\"]",
+        &["a.toml:2: daemon.max_typical_prefixes"],
+    );
+    refused(
+        "[daemon]\nmax_agents = 1\n[agents.a]\ninterface='e1'\n[agents.b]\ninterface='e2'",
+        &["a.toml:2: daemon.max_agents: is 1, but agents need 2"],
+    );
+}
+
+#[test]
+fn too_many_rules_name_the_profile_and_the_prefix() {
+    let ports: Vec<String> = (0..16).map(|port| (port * 2).to_string()).collect();
+    let text =
+        format!("[profiles.p]\ntypical = [{{ to = \"10.0.0.0/8\", ports = \"{}\" }}]", ports.join(","));
+    refused(&text, &["a.toml:2: profiles.p.typical: 10.0.0.0/8 needs 16 rules"]);
+}
+
+#[test]
+fn types_and_syntax_are_problems_too() {
+    refused("[agents]\na = 1", &["a.toml:2: agents.a: is an integer; allowed: a table"]);
+    refused(
+        "[daemon]\nmax_agents = 99999999999999999999",
+        &["a.toml:2: daemon.max_agents: is 99999999999999999999"],
+    );
+    refused("[agents.a]\ntags = []", &["a.toml:1: agents.a.interface: is missing"]);
+    refused("[agents.\"a b\"]\ninterface = \"e1\"", &["a.toml:1: agents.a b: is no name"]);
+    refused(
+        "[breaker]\ncooldown = \"20m\"",
+        &["a.toml:2: breaker.cooldown: cooldown is longer than max_cooldown"],
+    );
+    refused(
+        "[agents.a]\ninterface = \"e1\"\nnewcomer = \"open\"",
+        &["a.toml:3: agents.a.newcomer: needs a pattern"],
+    );
+    refused(
+        "[profiles.p]\ntypical = [{ to = \"10.0.0.1\", ports = \"1\", protocol = \"icmp\" }]",
+        &["a.toml:2: profiles.p.typical[0].ports", "only tcp, udp and any have ports"],
+    );
+    let found = problems("[daemon]\ninterval = \n[daemno]\n");
+    assert!(found[0].starts_with("a.toml:2: "), "{found:#?}");
+    assert!(found.iter().any(|line| line.contains("perhaps `daemon` is meant")), "{found:#?}");
+}
+
+#[test]
+fn drop_ins_add_and_override_but_never_redefine() {
+    let base =
+        source("a.toml", "[daemon]\ninterval = \"1s\"\nmax_agents = 2\n[agents.a]\ninterface = \"e1\"");
+    let more = source("conf.d/1.toml", "[daemon]\ninterval = \"2s\"\n[agents.b]\ninterface = \"e2\"");
+    let config = parse(&[base.clone(), more]).unwrap();
+    assert_eq!((config.daemon.interval_ns, config.daemon.max_agents), (2_000_000_000, 2));
+    assert_eq!(config.agents.len(), 2);
+    let again = source("conf.d/2.toml", "\n[agents.a]\ninterface = \"e3\"");
+    let errors = parse(&[base, again]).unwrap_err();
+    assert_eq!(
+        errors.to_string(),
+        "conf.d/2.toml:2: agents.a: is already defined at a.toml:4; allowed: one definition over all files"
+    );
+}
+
+#[test]
+fn files_are_found_beside_the_first() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("agentsec.toml");
+    assert!(load(&path).unwrap_err().to_string().contains("cannot be read"));
+    std::fs::write(&path, "[daemon]\nmax_agents = 1").unwrap();
+    std::fs::create_dir(directory.path().join("conf.d")).unwrap();
+    for (name, agents) in [("20.toml", 3), ("10.toml", 2), (".30.toml", 4), ("40.txt", 5)] {
+        std::fs::write(
+            directory.path().join("conf.d").join(name),
+            format!("[daemon]\nmax_agents = {agents}"),
+        )
+        .unwrap();
+    }
+    assert_eq!(load(&path).unwrap().daemon.max_agents, 3);
+}
