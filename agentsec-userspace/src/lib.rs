@@ -1,1 +1,5 @@
 //! The daemon.
+
+pub mod api;
+pub mod cli;
+pub mod kernel;
