@@ -79,6 +79,7 @@ impl ProfileConfig {
     pub fn compile(&self) -> Profile {
         let flag = |set, flag| if set { flag } else { 0 };
         Profile {
+            generation: 0,
             flags: PRESENT
                 | flag(self.count_outbound, COUNT_OUTBOUND)
                 | flag(self.count_inbound, COUNT_INBOUND),

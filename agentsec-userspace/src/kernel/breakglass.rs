@@ -123,7 +123,7 @@ fn remove_directory(directory: &Path) -> Result<()> {
     match fs::remove_dir(directory) {
         Ok(()) => Ok(()),
         Err(error)
-            if matches!(error.raw_os_error(), Some(nix::libc::ENOTEMPTY | nix::libc::ENOENT)) =>
+            if matches!(error.raw_os_error(), Some(libc::ENOTEMPTY | libc::ENOENT)) =>
         {
             Ok(())
         }

@@ -55,7 +55,7 @@ impl Bell {
         match self.socket.recv_from(&mut self.buffer).await {
             Ok(_) => {}
             // More changes than the socket holds are changes too.
-            Err(error) if error.raw_os_error() == Some(nix::libc::ENOBUFS) => {}
+            Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => {}
             Err(error) => return Err(error).context("listening for changes of interfaces"),
         }
         self.drain();
@@ -66,7 +66,7 @@ impl Bell {
         let socket = self.socket.socket_mut();
         loop {
             self.buffer.clear();
-            match socket.recv_from(&mut self.buffer, nix::libc::MSG_DONTWAIT) {
+            match socket.recv_from(&mut self.buffer, libc::MSG_DONTWAIT) {
                 Ok(_) => {}
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(_) => return,

@@ -148,5 +148,5 @@ impl Links {
 /// Whether a link's interface does not exist any more (ENOLINK).
 fn is_gone(error: &anyhow::Error) -> bool {
     let Some(ProgramError::SyscallError(error)) = error.downcast_ref::<ProgramError>() else { return false };
-    error.io_error.raw_os_error() == Some(nix::libc::ENOLINK)
+    error.io_error.raw_os_error() == Some(libc::ENOLINK)
 }

@@ -17,6 +17,7 @@ mod layout;
 pub mod links;
 mod object;
 pub mod pins;
+pub mod probe;
 mod rcu;
 mod rows;
 mod words;

@@ -1,0 +1,330 @@
+//! Reading the events file while somebody else writes it: JSON lines, filtered and followed.
+//!
+//! A line counts once its newline is there, so a record that is half written is never shown. A file that
+//! shrinks was cut and is read from its start; a file with a new inode took its place and is read after the
+//! rest of the old one.
+
+use std::collections::VecDeque;
+use std::io::{self, SeekFrom};
+use std::os::unix::fs::MetadataExt;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::Stream;
+use serde::Deserialize;
+use tokio::fs::File;
+use tokio::io::{AsyncReadExt, AsyncSeekExt};
+
+use super::time::Timestamp;
+
+/// How long after an event was written a follower sees it, at most.
+const POLL_INTERVAL: Duration = Duration::from_millis(100);
+const READ_BYTES: usize = 64 * 1024;
+/// A longer line is no record of ours and is skipped.
+const LINE_BYTES: usize = 1 << 20;
+/// The most that `limit` can ask for.
+pub const LIMIT_MAX: usize = 100_000;
+
+/// Which events are wanted.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct EventQuery {
+    /// Keep waiting for new ones.
+    pub follow: bool,
+    /// At this time or later.
+    pub since: Option<Timestamp>,
+    /// About this agent.
+    pub agent: Option<String>,
+    /// Of one of these types, in any case; empty for all.
+    pub types: Vec<String>,
+    /// Of those already written, only this many latest ones.
+    pub limit: Option<usize>,
+}
+
+/// The fields of an event that queries look at.
+#[derive(Deserialize)]
+struct EventHead {
+    #[serde(default, alias = "timestamp")]
+    at: Option<String>,
+    #[serde(default, rename = "type", alias = "event_type")]
+    kind: Option<String>,
+    #[serde(default, alias = "agent_id")]
+    agent: Option<String>,
+}
+
+impl EventQuery {
+    /// Whether a line, without its newline, is wanted.
+    #[must_use]
+    pub fn wants(&self, line: &[u8]) -> bool {
+        if self.since.is_none() && self.agent.is_none() && self.types.is_empty() {
+            return true;
+        }
+        let Ok(head) = serde_json::from_slice::<EventHead>(line) else { return false };
+        let time = head.at.and_then(|at| at.parse::<Timestamp>().ok());
+        let late_enough = self.since.is_none_or(|since| time.is_some_and(|time| time >= since));
+        let of_agent = self.agent.is_none() || self.agent == head.agent;
+        let kind = head.kind.unwrap_or_default();
+        let of_type =
+            self.types.is_empty() || self.types.iter().any(|wanted| wanted.eq_ignore_ascii_case(&kind));
+        late_enough && of_agent && of_type
+    }
+}
+
+/// The wanted lines of the file at `path`, each with its newline, several to a chunk.
+pub fn events(path: PathBuf, query: EventQuery) -> impl Stream<Item = io::Result<Bytes>> + Send {
+    let latest = query.limit.map(|limit| (limit.min(LIMIT_MAX), VecDeque::new()));
+    let reader = Reader { tail: Tail::new(path), query, latest };
+    futures::stream::try_unfold(reader, |mut reader| async {
+        Ok(reader.next_chunk().await?.map(|chunk| (chunk, reader)))
+    })
+}
+
+struct Reader {
+    tail: Tail,
+    query: EventQuery,
+    /// The latest lines so far, until the end of the file is reached for the first time.
+    latest: Option<(usize, VecDeque<Vec<u8>>)>,
+}
+
+impl Reader {
+    async fn next_chunk(&mut self) -> io::Result<Option<Bytes>> {
+        loop {
+            let Some(lines) = self.tail.read().await? else {
+                if let Some((_, latest)) = self.latest.take().filter(|(_, latest)| !latest.is_empty()) {
+                    return Ok(Some(Vec::from(latest).concat().into()));
+                }
+                if !self.query.follow {
+                    return Ok(None);
+                }
+                tokio::time::sleep(POLL_INTERVAL).await;
+                continue;
+            };
+            let wanted = lines.split_inclusive(|&byte| byte == b'\n');
+            let wanted = wanted.filter(|line| self.query.wants(line.trim_ascii_end()));
+            match &mut self.latest {
+                None => {
+                    let chunk = wanted.collect::<Vec<_>>().concat();
+                    if !chunk.is_empty() {
+                        return Ok(Some(chunk.into()));
+                    }
+                }
+                Some((limit, latest)) => {
+                    for line in wanted {
+                        latest.push_back(line.to_vec());
+                        if latest.len() > *limit {
+                            latest.pop_front();
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// A file's complete lines from its start on, as it grows.
+struct Tail {
+    path: PathBuf,
+    open: Option<Open>,
+}
+
+struct Open {
+    file: File,
+    identity: (u64, u64),
+    offset: u64,
+    /// The beginning of a line whose end has not been read.
+    partial: Vec<u8>,
+    /// The line being read is too long, and skipped.
+    skipping: bool,
+}
+
+impl Tail {
+    const fn new(path: PathBuf) -> Self {
+        Self { path, open: None }
+    }
+
+    /// The next complete lines, perhaps none of them in this piece; `None` at the end of what is written.
+    async fn read(&mut self) -> io::Result<Option<Vec<u8>>> {
+        if self.open.is_none() {
+            self.open = Open::at(&self.path).await?;
+        }
+        let Some(open) = &mut self.open else { return Ok(None) };
+        if let Some(lines) = open.read().await? {
+            return Ok(Some(lines));
+        }
+        // At the end: is this still the file of that name?
+        let replaced = match tokio::fs::metadata(&self.path).await {
+            Ok(found) => (found.dev(), found.ino()) != open.identity,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => false,
+            Err(error) => return Err(error),
+        };
+        if !replaced {
+            return Ok(None);
+        }
+        // What was written to the old one between its end and its replacement.
+        if let Some(lines) = open.read().await? {
+            return Ok(Some(lines));
+        }
+        self.open = None;
+        Ok(Some(Vec::new()))
+    }
+}
+
+impl Open {
+    async fn at(path: &PathBuf) -> io::Result<Option<Self>> {
+        let file = match File::open(path).await {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        let found = file.metadata().await?;
+        Ok(Some(Self {
+            file,
+            identity: (found.dev(), found.ino()),
+            offset: 0,
+            partial: Vec::new(),
+            skipping: false,
+        }))
+    }
+
+    async fn read(&mut self) -> io::Result<Option<Vec<u8>>> {
+        if self.file.metadata().await?.len() < self.offset {
+            self.file.seek(SeekFrom::Start(0)).await?;
+            self.offset = 0;
+            self.partial.clear();
+            self.skipping = false;
+        }
+        let mut piece = vec![0; READ_BYTES];
+        let length = self.file.read(&mut piece).await?;
+        if length == 0 {
+            return Ok(None);
+        }
+        self.offset += length as u64;
+        Ok(Some(self.complete_lines(&piece[..length])))
+    }
+
+    /// The complete lines of what was left over and `piece`; the rest is left over.
+    fn complete_lines(&mut self, mut piece: &[u8]) -> Vec<u8> {
+        if self.skipping {
+            let Some(end) = piece.iter().position(|&byte| byte == b'\n') else { return Vec::new() };
+            self.skipping = false;
+            piece = &piece[end + 1..];
+        }
+        let complete = piece.iter().rposition(|&byte| byte == b'\n').map_or(0, |end| end + 1);
+        let (complete, rest) = piece.split_at(complete);
+        let mut lines = Vec::new();
+        if !complete.is_empty() {
+            lines = std::mem::take(&mut self.partial);
+            lines.extend_from_slice(complete);
+        }
+        self.partial.extend_from_slice(rest);
+        if self.partial.len() > LINE_BYTES {
+            self.partial.clear();
+            self.skipping = true;
+        }
+        lines
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::io::Write;
+    use std::path::Path;
+
+    use futures::StreamExt;
+
+    use super::*;
+
+    fn event(agent: &str, kind: &str, second: u32) -> String {
+        format!(
+            "{{\"at\":\"2026-01-01T00:00:{second:02}.000Z\",\"type\":\"{kind}\",\"agent\":\"{agent}\"}}\n"
+        )
+    }
+
+    fn append(path: &Path, text: &str) {
+        let mut file = fs::File::options().create(true).append(true).open(path).unwrap();
+        file.write_all(text.as_bytes()).unwrap();
+    }
+
+    async fn all(path: &Path, query: EventQuery) -> String {
+        let chunks: Vec<_> = events(path.into(), query).map(Result::unwrap).collect().await;
+        String::from_utf8(chunks.concat()).unwrap()
+    }
+
+    #[tokio::test]
+    async fn filters_choose_by_agent_type_and_time() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("events.jsonl");
+        let (first, second) = (event("a", "SECURITY_VIOLATION", 1), event("b", "CONTAINMENT_ACTION", 2));
+        append(&path, &format!("{first}not json\n{second}"));
+        assert_eq!(all(&path, EventQuery::default()).await, format!("{first}not json\n{second}"));
+        let of_agent = EventQuery { agent: Some("a".into()), ..EventQuery::default() };
+        assert_eq!(all(&path, of_agent).await, first);
+        let of_type = EventQuery { types: vec!["containment_action".into()], ..EventQuery::default() };
+        assert_eq!(all(&path, of_type).await, second);
+        let since = "2026-01-01T00:00:02Z".parse().ok();
+        assert_eq!(all(&path, EventQuery { since, ..EventQuery::default() }).await, second);
+        let latest = EventQuery { limit: Some(1), ..EventQuery::default() };
+        assert_eq!(all(&path, latest).await, second);
+    }
+
+    #[tokio::test]
+    async fn without_a_file_there_are_no_events() {
+        let directory = tempfile::tempdir().unwrap();
+        assert_eq!(all(&directory.path().join("none"), EventQuery::default()).await, "");
+    }
+
+    #[tokio::test]
+    async fn a_half_written_line_is_shown_when_it_is_whole() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("events.jsonl");
+        append(&path, "one\ntw");
+        assert_eq!(all(&path, EventQuery::default()).await, "one\n");
+        let query = EventQuery { follow: true, ..EventQuery::default() };
+        let mut stream = Box::pin(events(path.clone(), query));
+        assert_eq!(stream.next().await.unwrap().unwrap(), "one\n");
+        append(&path, "o\n");
+        assert_eq!(stream.next().await.unwrap().unwrap(), "two\n");
+    }
+
+    #[tokio::test]
+    async fn following_survives_a_late_start_a_cut_and_a_replacement() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("events.jsonl");
+        let query = EventQuery { follow: true, ..EventQuery::default() };
+        let mut stream = Box::pin(events(path.clone(), query));
+        let later = async {
+            tokio::time::sleep(POLL_INTERVAL / 2).await;
+            append(&path, "first line\n");
+        };
+        let (chunk, ()) = tokio::join!(stream.next(), later);
+        assert_eq!(chunk.unwrap().unwrap(), "first line\n");
+        fs::write(&path, "cut\n").unwrap();
+        assert_eq!(stream.next().await.unwrap().unwrap(), "cut\n");
+        append(&path, "last of the old\n");
+        fs::rename(&path, path.with_extension("old")).unwrap();
+        append(&path, "first of the new\n");
+        assert_eq!(stream.next().await.unwrap().unwrap(), "last of the old\n");
+        assert_eq!(stream.next().await.unwrap().unwrap(), "first of the new\n");
+    }
+
+    #[tokio::test]
+    async fn a_limit_bounds_what_was_and_not_what_comes() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("events.jsonl");
+        append(&path, "1\n2\n3\n");
+        let query = EventQuery { follow: true, limit: Some(2), ..EventQuery::default() };
+        let mut stream = Box::pin(events(path.clone(), query));
+        assert_eq!(stream.next().await.unwrap().unwrap(), "2\n3\n");
+        append(&path, "4\n5\n6\n");
+        assert_eq!(stream.next().await.unwrap().unwrap(), "4\n5\n6\n");
+    }
+
+    #[tokio::test]
+    async fn a_line_that_never_ends_is_skipped() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("events.jsonl");
+        append(&path, &format!("before\n{}\nafter\n", "x".repeat(2 * LINE_BYTES)));
+        assert_eq!(all(&path, EventQuery::default()).await, "before\nafter\n");
+    }
+}

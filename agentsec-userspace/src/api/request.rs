@@ -1,0 +1,229 @@
+//! What the API asks of the daemon's loop.
+
+use std::fmt;
+
+use agentsec_common::agent::AgentName;
+use serde::{Deserialize, Serialize};
+use tokio::sync::oneshot;
+
+use super::views::{EndpointList, Explanation, Mode, State, Status};
+
+/// Where an answer that may be a refusal goes.
+pub type Reply<T> = oneshot::Sender<Result<T, RequestError>>;
+
+/// One request. The daemon's loop answers each through its `reply`; dropping that answers "unavailable".
+#[derive(Debug)]
+pub enum Request {
+    /// Everything about everybody.
+    Status {
+        /// The answer.
+        reply: oneshot::Sender<Status>,
+    },
+    /// Whom an agent talks to.
+    Endpoints {
+        /// The agent.
+        agent: String,
+        /// The answer.
+        reply: Reply<EndpointList>,
+    },
+    /// Why an agent is in its state.
+    Explain {
+        /// The agent.
+        agent: String,
+        /// The answer.
+        reply: Reply<Explanation>,
+    },
+    /// An operator's wish.
+    Operate {
+        /// What.
+        operation: Operation,
+        /// Who, such as `uid 0 (pid 4242)`: for the event.
+        by: String,
+        /// What became of it.
+        reply: Reply<OperationReply>,
+    },
+    /// Somebody who may not was refused: to be recorded.
+    Refused(Refusal),
+}
+
+/// What an operator can do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Operation {
+    /// Open a circuit.
+    Quarantine {
+        /// Whose.
+        agent: String,
+        /// Why; not empty.
+        reason: String,
+        /// No automatic probe afterwards.
+        hold: bool,
+    },
+    /// Let an agent, or everybody who is contained, out.
+    Release {
+        /// Whom; `None` for all.
+        agent: Option<String>,
+        /// Straight to CLOSED, without probing, and in spite of a hold.
+        force: bool,
+    },
+    /// Judge without dropping, or end that.
+    Shadow {
+        /// Whose.
+        agent: String,
+        /// Whether.
+        on: bool,
+    },
+    /// Neither judge nor drop, or end that.
+    Exempt {
+        /// Whom.
+        agent: String,
+        /// Whether.
+        on: bool,
+    },
+}
+
+/// What became of an operation.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OperationReply {
+    /// One entry for every agent concerned.
+    pub agents: Vec<OperationOutcome>,
+}
+
+/// What became of one agent.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OperationOutcome {
+    /// The agent.
+    pub agent: String,
+    /// Its state now.
+    pub state: State,
+    /// Its mode now.
+    pub mode: Mode,
+    /// Its epoch now.
+    pub epoch: u32,
+    /// Whether the operation changed anything.
+    pub changed: bool,
+    /// What was done, in words.
+    pub message: String,
+}
+
+/// Why a request was not carried out.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RequestError {
+    /// What kind of problem it is.
+    pub code: RequestErrorCode,
+    /// For people: what is wrong and what to do.
+    pub message: String,
+}
+
+/// What kind of problem a [`RequestError`] is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RequestErrorCode {
+    /// No such agent, or no such page.
+    NotFound,
+    /// Possible, but the state or the configuration forbids it.
+    Refused,
+    /// The caller may not speak to this socket.
+    Forbidden,
+    /// The request makes no sense.
+    Invalid,
+    /// The daemon cannot answer now.
+    Unavailable,
+}
+
+impl RequestError {
+    /// No agent of this name.
+    #[must_use]
+    pub fn no_agent(name: &str) -> Self {
+        Self::new(RequestErrorCode::NotFound, format!("there is no agent `{name}`"))
+    }
+
+    /// An error of `code`.
+    #[must_use]
+    pub fn new(code: RequestErrorCode, message: impl Into<String>) -> Self {
+        Self { code, message: message.into() }
+    }
+}
+
+impl fmt::Display for RequestError {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str(&self.message)
+    }
+}
+
+impl std::error::Error for RequestError {}
+
+/// Connections that were refused. Reported at most once a second, so that knocking cannot flood the log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    /// The latest one's process, as the daemon's namespace numbers it; 0 when it has none there.
+    pub pid: i32,
+    /// Its user.
+    pub uid: u32,
+    /// Its group.
+    pub gid: u32,
+    /// Its cgroup, if known.
+    pub cgroup: Option<String>,
+    /// Why.
+    pub reason: String,
+    /// How many refusals this report stands for.
+    pub count: u64,
+}
+
+/// Longest reason, in bytes.
+pub const REASON_BYTES: usize = 1024;
+
+impl Operation {
+    /// Refuses names that no agent can have, and a reason that says nothing or too much.
+    pub(super) fn check(&self) -> Result<(), RequestError> {
+        if let Some(agent) = self.agent() {
+            check_agent(agent)?;
+        }
+        match self {
+            Self::Quarantine { reason, .. } if reason.trim().is_empty() => {
+                Err(RequestError::new(RequestErrorCode::Invalid, "a quarantine needs a reason"))
+            }
+            Self::Quarantine { reason, .. } if reason.len() > REASON_BYTES => Err(RequestError::new(
+                RequestErrorCode::Invalid,
+                format!("the reason is longer than {REASON_BYTES} bytes"),
+            )),
+            _ => Ok(()),
+        }
+    }
+
+    /// The agent concerned; `None` for all.
+    #[must_use]
+    pub fn agent(&self) -> Option<&str> {
+        match self {
+            Self::Quarantine { agent, .. } | Self::Shadow { agent, .. } | Self::Exempt { agent, .. } => {
+                Some(agent)
+            }
+            Self::Release { agent, .. } => agent.as_deref(),
+        }
+    }
+}
+
+/// Refuses a name that no agent can have.
+pub(super) fn check_agent(name: &str) -> Result<(), RequestError> {
+    match AgentName::new(name) {
+        Some(_) => Ok(()),
+        None => Err(RequestError::new(RequestErrorCode::Invalid, "this is not an agent's name")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_quarantine_needs_an_agent_and_a_reason() {
+        let quarantine = |agent: &str, reason: &str| {
+            Operation::Quarantine { agent: agent.into(), reason: reason.into(), hold: false }.check()
+        };
+        assert_eq!(quarantine("crawler", "smells"), Ok(()));
+        for (agent, reason) in [("", "smells"), ("crawler", " "), ("crawler", &"x".repeat(REASON_BYTES + 1))]
+        {
+            assert_eq!(quarantine(agent, reason).unwrap_err().code, RequestErrorCode::Invalid);
+        }
+        assert_eq!(Operation::Release { agent: None, force: false }.check(), Ok(()));
+    }
+}

@@ -1,0 +1,259 @@
+//! What each path answers.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::{Body, Bytes};
+use axum::extract::{DefaultBodyLimit, FromRequest, FromRequestParts, Path, Query, State};
+use axum::http::header::CONTENT_TYPE;
+use axum::http::request::Parts;
+use axum::response::{IntoResponse, Json, Response};
+use axum::routing::{get, post};
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use tokio::sync::{mpsc, oneshot};
+
+use super::event_log::{EventQuery, events};
+use super::metrics;
+use super::request::{
+    Operation, OperationReply, Reply, Request, RequestError, RequestErrorCode, check_agent,
+};
+use super::time::Timestamp;
+use super::views::{AgentList, EndpointList, Explanation, Status};
+
+/// The most that the loop may take to answer, and a caller to send its body.
+const PATIENCE: Duration = Duration::from_secs(10);
+const BODY_BYTES: usize = 16 * 1024;
+
+/// What the handlers share.
+#[derive(Clone)]
+pub(super) struct Shared {
+    pub(super) requests: mpsc::Sender<Request>,
+    pub(super) events: PathBuf,
+}
+
+/// Who is calling, as an extension of every request that passed the peer check.
+#[derive(Clone)]
+pub(super) struct Caller(pub(super) String);
+
+type Answer<T> = Result<Json<T>, RequestError>;
+
+pub(super) fn router(shared: Shared) -> Router {
+    Router::new()
+        .route("/v1/status", get(status))
+        .route("/v1/agents", get(agents))
+        .route("/v1/agents/{id}/endpoints", get(endpoints))
+        .route("/v1/agents/{id}/explain", get(explain))
+        .route("/v1/agents/{id}/quarantine", post(quarantine))
+        .route("/v1/agents/{id}/release", post(release))
+        .route("/v1/agents/{id}/shadow", post(shadow))
+        .route("/v1/agents/{id}/exempt", post(exempt))
+        .route("/v1/release-all", post(release_all))
+        .route("/v1/events", get(read_events))
+        .route("/metrics", get(read_metrics))
+        .fallback(no_page)
+        .method_not_allowed_fallback(no_method)
+        .layer(DefaultBodyLimit::max(BODY_BYTES))
+        .with_state(shared)
+}
+
+async fn no_page() -> RequestError {
+    RequestError::new(RequestErrorCode::NotFound, "there is no such page")
+}
+
+async fn no_method() -> Response {
+    let error = RequestError::new(RequestErrorCode::Invalid, "this page does not take this method");
+    let mut response = error.into_response();
+    *response.status_mut() = axum::http::StatusCode::METHOD_NOT_ALLOWED;
+    response
+}
+
+impl Shared {
+    /// Sends a request to the loop and waits for its answer.
+    async fn ask<T>(&self, request: impl FnOnce(oneshot::Sender<T>) -> Request) -> Result<T, RequestError> {
+        let (reply, answer) = oneshot::channel();
+        let asked = async {
+            self.requests.send(request(reply)).await.ok()?;
+            answer.await.ok()
+        };
+        let unavailable = |why| RequestError::new(RequestErrorCode::Unavailable, why);
+        match tokio::time::timeout(PATIENCE, asked).await {
+            Ok(answer) => answer.ok_or_else(|| unavailable("the daemon is shutting down")),
+            Err(_) => Err(unavailable("the daemon is too busy to answer; what was asked may still be done")),
+        }
+    }
+
+    async fn try_ask<T>(&self, request: impl FnOnce(Reply<T>) -> Request) -> Answer<T> {
+        self.ask(request).await?.map(Json)
+    }
+
+    async fn operate(&self, operation: Operation, Caller(by): Caller) -> Answer<OperationReply> {
+        operation.check()?;
+        self.try_ask(|reply| Request::Operate { operation, by, reply }).await
+    }
+}
+
+async fn status(State(shared): State<Shared>) -> Answer<Status> {
+    shared.ask(|reply| Request::Status { reply }).await.map(Json)
+}
+
+async fn agents(State(shared): State<Shared>) -> Answer<AgentList> {
+    let status = shared.ask(|reply| Request::Status { reply }).await?;
+    Ok(Json(AgentList::from(&status)))
+}
+
+async fn endpoints(State(shared): State<Shared>, Agent(agent): Agent) -> Answer<EndpointList> {
+    shared.try_ask(|reply| Request::Endpoints { agent, reply }).await
+}
+
+async fn explain(State(shared): State<Shared>, Agent(agent): Agent) -> Answer<Explanation> {
+    shared.try_ask(|reply| Request::Explain { agent, reply }).await
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct QuarantineBody {
+    reason: String,
+    #[serde(default)]
+    hold: bool,
+}
+
+async fn quarantine(
+    State(shared): State<Shared>,
+    Agent(agent): Agent,
+    caller: Caller,
+    JsonBody(body): JsonBody<QuarantineBody>,
+) -> Answer<OperationReply> {
+    shared.operate(Operation::Quarantine { agent, reason: body.reason, hold: body.hold }, caller).await
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ReleaseBody {
+    #[serde(default)]
+    force: bool,
+}
+
+async fn release(
+    State(shared): State<Shared>,
+    Agent(agent): Agent,
+    caller: Caller,
+    JsonBody(body): JsonBody<ReleaseBody>,
+) -> Answer<OperationReply> {
+    shared.operate(Operation::Release { agent: Some(agent), force: body.force }, caller).await
+}
+
+async fn release_all(
+    State(shared): State<Shared>,
+    caller: Caller,
+    JsonBody(body): JsonBody<ReleaseBody>,
+) -> Answer<OperationReply> {
+    shared.operate(Operation::Release { agent: None, force: body.force }, caller).await
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct SwitchBody {
+    #[serde(default = "yes")]
+    on: bool,
+}
+
+const fn yes() -> bool {
+    true
+}
+
+async fn shadow(
+    State(shared): State<Shared>,
+    Agent(agent): Agent,
+    caller: Caller,
+    JsonBody(body): JsonBody<SwitchBody>,
+) -> Answer<OperationReply> {
+    shared.operate(Operation::Shadow { agent, on: body.on }, caller).await
+}
+
+async fn exempt(
+    State(shared): State<Shared>,
+    Agent(agent): Agent,
+    caller: Caller,
+    JsonBody(body): JsonBody<SwitchBody>,
+) -> Answer<OperationReply> {
+    shared.operate(Operation::Exempt { agent, on: body.on }, caller).await
+}
+
+/// `type` may name several, with commas between.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct EventParameters {
+    #[serde(default)]
+    follow: bool,
+    since: Option<String>,
+    agent: Option<String>,
+    #[serde(rename = "type")]
+    kinds: Option<String>,
+    limit: Option<usize>,
+}
+
+async fn read_events(
+    State(shared): State<Shared>,
+    parameters: Result<Query<EventParameters>, axum::extract::rejection::QueryRejection>,
+) -> Result<Response, RequestError> {
+    let Query(wanted) = parameters.map_err(|error| invalid(error.body_text()))?;
+    let since = wanted.since.map(|text| text.parse::<Timestamp>()).transpose();
+    let query = EventQuery {
+        follow: wanted.follow,
+        since: since.map_err(|error| invalid(format!("since: {error}")))?,
+        agent: wanted.agent,
+        types: wanted.kinds.iter().flat_map(|kinds| kinds.split(',')).map(str::to_owned).collect(),
+        limit: wanted.limit,
+    };
+    let body = Body::from_stream(events(shared.events, query));
+    Ok(([(CONTENT_TYPE, "application/x-ndjson")], body).into_response())
+}
+
+async fn read_metrics(State(shared): State<Shared>) -> Result<Response, RequestError> {
+    let status = shared.ask(|reply| Request::Status { reply }).await?;
+    Ok(([(CONTENT_TYPE, metrics::CONTENT_TYPE)], metrics::render(&status)).into_response())
+}
+
+fn invalid(message: impl Into<String>) -> RequestError {
+    RequestError::new(RequestErrorCode::Invalid, message)
+}
+
+/// The agent that the path names.
+struct Agent(String);
+
+impl<S: Send + Sync> FromRequestParts<S> for Agent {
+    type Rejection = RequestError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, RequestError> {
+        let path = Path::<String>::from_request_parts(parts, state).await;
+        let Path(name) = path.map_err(|error| invalid(error.body_text()))?;
+        check_agent(&name)?;
+        Ok(Self(name))
+    }
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for Caller {
+    type Rejection = RequestError;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, RequestError> {
+        let unknown = || RequestError::new(RequestErrorCode::Forbidden, "the caller is unknown");
+        parts.extensions.get::<Self>().cloned().ok_or_else(unknown)
+    }
+}
+
+/// A JSON body; an empty one is an empty object.
+struct JsonBody<T>(T);
+
+impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for JsonBody<T> {
+    type Rejection = RequestError;
+
+    async fn from_request(request: axum::extract::Request, state: &S) -> Result<Self, RequestError> {
+        let read = tokio::time::timeout(PATIENCE, Bytes::from_request(request, state)).await;
+        let read = read.map_err(|_| invalid("the body did not arrive in time"))?;
+        let body = read.map_err(|error| invalid(error.body_text()))?;
+        let text: &[u8] = if body.is_empty() { b"{}" } else { &body };
+        serde_json::from_slice(text).map(Self).map_err(|error| invalid(format!("the body: {error}")))
+    }
+}

@@ -1,0 +1,211 @@
+//! Server and client, over a real socket, with a task that plays the daemon's loop.
+
+use std::fs;
+use std::path::Path;
+
+use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+use super::*;
+use crate::api::client::{Client, ClientError, escaped};
+use crate::api::request::{Operation, OperationOutcome, OperationReply};
+use crate::api::views::tests::one_agent;
+use crate::api::views::{AgentList, EndpointList, Explanation, Status};
+
+struct Fixture {
+    run: tempfile::TempDir,
+    server: Server,
+    client: Client,
+    /// What the fake loop was asked, other than reads.
+    seen: mpsc::UnboundedReceiver<String>,
+}
+
+fn fixture(guard: Guard) -> Fixture {
+    let run = tempfile::tempdir().unwrap();
+    let (requests, inbox) = mpsc::channel(16);
+    let (seen_by_loop, seen) = mpsc::unbounded_channel();
+    tokio::spawn(fake_loop(inbox, seen_by_loop));
+    let server = Server::spawn(ServerOptions {
+        socket: run.path().join(SOCKET_NAME),
+        events: run.path().join("events.jsonl"),
+        guard,
+        requests,
+    });
+    let client = Client::new(run.path());
+    Fixture { run, server: server.unwrap(), client, seen }
+}
+
+fn open_fixture() -> Fixture {
+    fixture(Guard::of_this_process().unwrap())
+}
+
+async fn fake_loop(mut inbox: mpsc::Receiver<Request>, seen: mpsc::UnboundedSender<String>) {
+    while let Some(request) = inbox.recv().await {
+        match request {
+            Request::Status { reply } => reply.send(one_agent()).unwrap(),
+            Request::Endpoints { agent, reply } => {
+                reply.send(Ok(EndpointList { agent, ..EndpointList::default() })).unwrap();
+            }
+            Request::Explain { agent, reply } if agent == "silent" => drop(reply),
+            Request::Explain { agent, reply } => reply.send(Err(RequestError::no_agent(&agent))).unwrap(),
+            Request::Operate { operation, by, reply } => {
+                let agent = operation.agent().unwrap_or("*").to_owned();
+                seen.send(format!("{by}: {operation:?}")).unwrap();
+                let answer = match operation {
+                    Operation::Exempt { .. } => Err(RequestError::new(RequestErrorCode::Refused, "never")),
+                    _ => {
+                        Ok(OperationReply { agents: vec![OperationOutcome { agent, ..Default::default() }] })
+                    }
+                };
+                reply.send(answer).unwrap();
+            }
+            Request::Refused(refusal) => {
+                seen.send(format!("refused {}: {}", refusal.count, refusal.reason)).unwrap()
+            }
+        }
+    }
+}
+
+fn code(error: ClientError) -> RequestErrorCode {
+    match error {
+        ClientError::Api(error) => error.code,
+        other => panic!("{other}"),
+    }
+}
+
+#[tokio::test]
+async fn reads_come_from_the_loop() {
+    let fixture = open_fixture();
+    assert_eq!(fixture.client.get::<Status>("/v1/status").await.unwrap(), one_agent());
+    let agents: AgentList = fixture.client.get("/v1/agents").await.unwrap();
+    assert_eq!(agents, AgentList::from(&one_agent()));
+    let odd = "a/b ü";
+    let path = format!("/v1/agents/{}/endpoints", escaped(odd));
+    assert_eq!(fixture.client.get::<EndpointList>(&path).await.unwrap().agent, odd);
+    fixture.server.stop().await;
+}
+
+#[tokio::test]
+async fn errors_carry_their_code() {
+    let Fixture { client, .. } = &open_fixture();
+    let explain = async |agent: &str| {
+        client.get::<Explanation>(&format!("/v1/agents/{}/explain", escaped(agent))).await.unwrap_err()
+    };
+    assert_eq!(code(explain("nobody").await), RequestErrorCode::NotFound);
+    assert_eq!(code(explain("silent").await), RequestErrorCode::Unavailable);
+    assert_eq!(code(explain(&"x".repeat(65)).await), RequestErrorCode::Invalid);
+    assert_eq!(code(client.get::<Value>("/v2").await.unwrap_err()), RequestErrorCode::NotFound);
+    assert_eq!(code(client.get::<Value>("/v1/release-all").await.unwrap_err()), RequestErrorCode::Invalid);
+    let exempt = client.post::<Value>("/v1/agents/a/exempt", &json!({})).await.unwrap_err();
+    assert_eq!(code(exempt), RequestErrorCode::Refused);
+}
+
+#[tokio::test]
+async fn operations_reach_the_loop_with_their_operator() {
+    let mut fixture = open_fixture();
+    let quarantine = |body: Value| {
+        let client = fixture.client.clone();
+        async move { client.post::<OperationReply>("/v1/agents/crawler/quarantine", &body).await }
+    };
+    let done = quarantine(json!({"reason": "smells", "hold": true})).await.unwrap();
+    assert_eq!(done.agents[0].agent, "crawler");
+    let seen = fixture.seen.recv().await.unwrap();
+    assert!(seen.contains(&format!("(pid {})", std::process::id())), "{seen}");
+    assert!(seen.contains(r#"reason: "smells", hold: true"#), "{seen}");
+    for body in [json!({}), json!({"reason": ""}), json!({"reason": "a", "holdd": true}), json!([1])] {
+        assert_eq!(code(quarantine(body).await.unwrap_err()), RequestErrorCode::Invalid);
+    }
+    let big = json!({"reason": "x".repeat(1 << 20)});
+    assert!(quarantine(big).await.is_err(), "a body is bounded");
+    let all: OperationReply = fixture.client.post("/v1/release-all", &json!({"force": true})).await.unwrap();
+    assert_eq!(all.agents[0].agent, "*");
+    assert!(fixture.seen.recv().await.unwrap().contains("agent: None, force: true"));
+}
+
+#[tokio::test]
+async fn an_agent_is_told_no_and_reported_once_a_second() {
+    let guard = Guard::of_this_process().unwrap().refusing_agents(Arc::new(|_| Some("crawler".into())));
+    let mut fixture = fixture(guard);
+    for _ in 0..20 {
+        let error = fixture.client.get::<Status>("/v1/status").await.unwrap_err();
+        assert!(error.to_string().contains("belongs to the agent `crawler`"), "{error}");
+        assert_eq!(code(error), RequestErrorCode::Forbidden);
+    }
+    let first = fixture.seen.recv().await.unwrap();
+    assert!(first.starts_with("refused 1: the caller belongs"), "{first}");
+    tokio::time::sleep(REPORT_INTERVAL).await;
+    let _ = fixture.client.get::<Status>("/v1/status").await;
+    assert!(fixture.seen.recv().await.unwrap().starts_with("refused 20: "));
+}
+
+#[tokio::test]
+async fn callers_that_say_nothing_do_not_keep_others_out() {
+    let fixture = open_fixture();
+    let socket = fixture.run.path().join(SOCKET_NAME);
+    let mut silent = Vec::new();
+    for _ in 0..CONNECTIONS {
+        silent.push(UnixStream::connect(&socket).await.unwrap());
+    }
+    let busy = fixture.client.get::<Status>("/v1/status").await.unwrap_err();
+    assert_eq!(code(busy), RequestErrorCode::Unavailable);
+    drop(silent);
+    let mut tries = 0;
+    while fixture.client.get::<Status>("/v1/status").await.is_err() {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+        tries += 1;
+        assert!(tries < 200, "closed connections are freed");
+    }
+}
+
+#[tokio::test]
+async fn a_head_that_does_not_come_is_not_waited_for() {
+    let fixture = open_fixture();
+    let mut slow = UnixStream::connect(fixture.run.path().join(SOCKET_NAME)).await.unwrap();
+    slow.write_all(b"GET /v1/status HTTP/1.1\r\n").await.unwrap();
+    let mut answer = Vec::new();
+    let closed = tokio::time::timeout(HEADER_PATIENCE * 2, slow.read_to_end(&mut answer)).await;
+    assert!(closed.is_ok(), "the server hangs up");
+}
+
+#[tokio::test]
+async fn events_stream_and_end_with_the_server() {
+    let fixture = open_fixture();
+    let path = fixture.run.path().join("events.jsonl");
+    fs::write(&path, "{\"type\":\"A\",\"agent\":\"a b\"}\n{\"type\":\"B\"}\n").unwrap();
+    let all = collect(&fixture.client, "/v1/events").await.unwrap();
+    assert_eq!(all.lines().count(), 2);
+    let chosen = format!("/v1/events?agent={}&type=A,C", escaped("a b"));
+    assert_eq!(collect(&fixture.client, &chosen).await.unwrap().lines().count(), 1);
+    assert_eq!(
+        code(collect(&fixture.client, "/v1/events?since=x").await.unwrap_err()),
+        RequestErrorCode::Invalid
+    );
+    assert_eq!(
+        code(collect(&fixture.client, "/v1/events?x=1").await.unwrap_err()),
+        RequestErrorCode::Invalid
+    );
+    let mut following = fixture.client.stream("/v1/events?follow=true&limit=1").await.unwrap();
+    assert_eq!(following.next().await.unwrap().unwrap(), "{\"type\":\"B\"}\n");
+    fixture.server.stop().await;
+    // Cut off or ended; either way the follower learns of it.
+    while let Ok(Some(_)) = following.next().await {}
+    assert!(!Path::new(&fixture.run.path().join(SOCKET_NAME)).exists());
+    let gone = fixture.client.get::<Status>("/v1/status").await.unwrap_err();
+    assert!(matches!(gone, ClientError::NotRunning { .. }), "{gone}");
+}
+
+async fn collect(client: &Client, path: &str) -> Result<String, ClientError> {
+    let mut pieces = client.stream(path).await?;
+    let mut all = Vec::new();
+    while let Some(piece) = pieces.next().await? {
+        all.extend_from_slice(&piece);
+    }
+    Ok(String::from_utf8(all).unwrap())
+}
+
+#[tokio::test]
+async fn metrics_are_served_as_text() {
+    let fixture = open_fixture();
+    let page = collect(&fixture.client, "/metrics").await.unwrap();
+    assert!(page.contains("agentsec_agent_risk{agent=\"crawler\"} 0.700"));
+}

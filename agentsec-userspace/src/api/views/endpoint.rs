@@ -1,0 +1,130 @@
+//! Whom an agent talks to, as the API shows it.
+
+use std::borrow::Cow;
+use std::net::{IpAddr, Ipv6Addr};
+
+use agentsec_common::endpoint::{Address, EndpointKind};
+use agentsec_common::packet::protocol;
+use serde::{Deserialize, Serialize};
+
+use crate::api::time::Timestamp;
+
+/// Who opened the conversation.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum EndpointDirection {
+    /// The agent: the port is the remote one.
+    #[default]
+    Open,
+    /// The remote: the port is the agent's own.
+    Accept,
+}
+
+impl EndpointDirection {
+    /// As written in JSON.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Open => "open",
+            Self::Accept => "accept",
+        }
+    }
+}
+
+impl From<EndpointKind> for EndpointDirection {
+    fn from(kind: EndpointKind) -> Self {
+        match kind {
+            EndpointKind::Opened => Self::Open,
+            EndpointKind::Accepted => Self::Accept,
+        }
+    }
+}
+
+/// What passed between an agent and an endpoint, one way.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EndpointTraffic {
+    /// Wire bytes.
+    pub bytes: u64,
+    /// Packets.
+    pub packets: u64,
+}
+
+/// One endpoint.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EndpointView {
+    /// The remote's address.
+    pub remote: IpAddr,
+    /// The remote's or the agent's own port, by [`Self::direction`]; 0 where the protocol has none.
+    pub port: u16,
+    /// Name of the protocol, or its number.
+    pub protocol: String,
+    /// Who opened it.
+    pub direction: EndpointDirection,
+    /// Whether the profile expects it; `null` before the kernel has asked.
+    pub typical: Option<bool>,
+    /// Sent by the agent.
+    pub outbound: EndpointTraffic,
+    /// Sent to the agent.
+    pub inbound: EndpointTraffic,
+    /// Its first packet.
+    pub first_seen: Timestamp,
+    /// Its latest packet.
+    pub last_seen: Timestamp,
+}
+
+/// `GET /v1/agents/{id}/endpoints`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EndpointList {
+    /// The agent.
+    pub agent: String,
+    /// Its endpoints, in no particular order.
+    pub endpoints: Vec<EndpointView>,
+    /// Endpoints seen and not entered, since the agent's list was full.
+    pub overflow: u64,
+}
+
+/// A stored address, IPv4 as IPv4.
+#[must_use]
+pub fn remote_address(address: Address) -> IpAddr {
+    let mut bytes = [0; 16];
+    for (chunk, word) in bytes.chunks_exact_mut(4).zip(address) {
+        chunk.copy_from_slice(&word.to_ne_bytes());
+    }
+    Ipv6Addr::from(bytes).to_canonical()
+}
+
+/// A protocol's name, or its number.
+#[must_use]
+pub fn protocol_name(number: u8) -> Cow<'static, str> {
+    match number {
+        protocol::ICMP => "icmp".into(),
+        protocol::IGMP => "igmp".into(),
+        protocol::TCP => "tcp".into(),
+        protocol::UDP => "udp".into(),
+        protocol::ICMPV6 => "icmpv6".into(),
+        protocol::SCTP => "sctp".into(),
+        other => other.to_string().into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use agentsec_common::endpoint::MAPPED;
+
+    use super::*;
+
+    #[test]
+    fn a_mapped_address_is_shown_as_ipv4_and_any_other_as_ipv6() {
+        let mapped = [0, 0, MAPPED, u32::from_ne_bytes([192, 0, 2, 7])];
+        assert_eq!(remote_address(mapped).to_string(), "192.0.2.7");
+        let documentation =
+            [u32::from_ne_bytes([0x20, 1, 0x0d, 0xb8]), 0, 0, u32::from_ne_bytes([0, 0, 0, 1])];
+        assert_eq!(remote_address(documentation).to_string(), "2001:db8::1");
+    }
+
+    #[test]
+    fn protocols_have_names_or_numbers() {
+        assert_eq!(protocol_name(6), "tcp");
+        assert_eq!(protocol_name(47), "47");
+    }
+}

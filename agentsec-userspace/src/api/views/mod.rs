@@ -1,0 +1,46 @@
+//! What the API shows: the contract of `--json`.
+//!
+//! Fields are added, never renamed or removed. Numbers are exact; units are in the names of fields that are
+//! not bytes or packets.
+
+mod agent;
+mod daemon;
+mod endpoint;
+mod explanation;
+
+pub use agent::{
+    AgentStatus, AgentSummary, Attachment, AttachmentKind, AttachmentStatus, Classes, Contributions,
+    Direction, EndpointCounts, Limits, Mode, Risk, Signals, State, Trip, WouldDrop,
+};
+pub use daemon::{AgentsByState, DaemonStatus, EventCounts, StrayPackets};
+pub use endpoint::{
+    EndpointDirection, EndpointList, EndpointTraffic, EndpointView, protocol_name, remote_address,
+};
+pub use explanation::{Explanation, PacketView, Setting};
+
+use serde::{Deserialize, Serialize};
+
+/// `GET /v1/status`.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Status {
+    /// Every configured agent, by name.
+    pub agents: Vec<AgentStatus>,
+    /// The daemon itself.
+    pub daemon: DaemonStatus,
+}
+
+/// `GET /v1/agents`.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct AgentList {
+    /// Every configured agent, by name.
+    pub agents: Vec<AgentSummary>,
+}
+
+impl From<&Status> for AgentList {
+    fn from(status: &Status) -> Self {
+        Self { agents: status.agents.iter().map(AgentSummary::from).collect() }
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests;

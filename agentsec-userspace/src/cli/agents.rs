@@ -1,0 +1,81 @@
+//! `agents`: who there is, and where they meet the kernel.
+
+use super::exit::Exit;
+use super::style::{self, Style, Tone};
+use super::table::{Cell, Table};
+use super::{Context, Outcome};
+use crate::api::views::{AgentList, Attachment};
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {}
+
+impl Args {
+    pub(super) async fn run(self, context: &Context) -> Outcome {
+        let list: AgentList = context.client.get("/v1/agents").await?;
+        if context.output.json {
+            context.output.object(&list)?;
+        } else {
+            context.output.text(&render(&list, context.output.style))?;
+        }
+        Ok(Exit::Ok)
+    }
+}
+
+fn render(list: &AgentList, style: Style) -> String {
+    if list.agents.is_empty() {
+        return "no agents are configured\n".into();
+    }
+    let mut table = Table::new(&["AGENT", "STATE", "MODE", "RISK", "PROFILE", "ATTACHMENT", "STATUS"]);
+    for agent in &list.agents {
+        let mut attachments = agent.attachments.iter();
+        let mut row = vec![
+            Cell::new(&agent.id).tone(Tone::Strong),
+            Cell::new(agent.state.name()).tone(style::of_state(agent.state)),
+            Cell::new(agent.mode.name()).tone(style::of_mode(agent.mode)),
+            Cell::number(agent.risk.to_string()),
+            Cell::new(&agent.profile),
+        ];
+        row.extend(attachments.next().into_iter().flat_map(attachment_cells));
+        table.row(row);
+        for more in attachments {
+            table.row(std::iter::repeat_n(Cell::default(), 5).chain(attachment_cells(more)));
+        }
+    }
+    table.render(style)
+}
+
+/// What it is attached to, and how far that has come.
+fn attachment_cells(attachment: &Attachment) -> [Cell; 2] {
+    let hook = attachment.hook.iter().map(|hook| format!(" ({hook})")).collect::<String>();
+    let error = attachment.error.iter().map(|error| format!(": {error}")).collect::<String>();
+    let status = format!("{}{error}", attachment.status.name());
+    [
+        Cell::new(format!("{}{hook}", attachment.target())),
+        Cell::new(status).tone(style::of_attachment(attachment.status)),
+    ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::api::views::AttachmentStatus;
+    use crate::api::views::tests::one_agent;
+
+    #[test]
+    fn every_attachment_has_its_line() {
+        let mut status = one_agent();
+        status.agents[0].attachments.push(Attachment {
+            interface: Some("veth9".into()),
+            status: AttachmentStatus::Missing,
+            error: Some("no such interface".into()),
+            ..Attachment::default()
+        });
+        let text = render(&AgentList::from(&status), Style::default());
+        let expected = "\
+AGENT    STATE  MODE      RISK  PROFILE  ATTACHMENT          STATUS
+crawler  OPEN   enforce  0.700  web      veth-crawler (tcx)  attached
+                                         veth9               missing: no such interface
+";
+        assert_eq!(text, expected);
+    }
+}

@@ -1,0 +1,146 @@
+//! `endpoints`: whom an agent talks to.
+
+use std::cmp::Reverse;
+
+use super::exit::Exit;
+use super::style::{Style, Tone};
+use super::table::{Cell, Table};
+use super::units::{ago, bytes, count};
+use super::{Context, Outcome};
+use crate::api::Timestamp;
+use crate::api::client::escaped;
+use crate::api::views::{EndpointList, EndpointView};
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// Whose
+    agent: String,
+    /// Only those that its profile does not expect
+    #[arg(long)]
+    untypical: bool,
+    /// Only the N busiest
+    #[arg(long, value_name = "N")]
+    limit: Option<usize>,
+}
+
+impl Args {
+    pub(super) async fn run(self, context: &Context) -> Outcome {
+        let path = format!("/v1/agents/{}/endpoints", escaped(&self.agent));
+        let mut list: EndpointList = context.client.get(&path).await?;
+        self.select(&mut list.endpoints);
+        if context.output.json {
+            context.output.object(&list)?;
+        } else {
+            context.output.text(&render(&list, Timestamp::now(), context.output.style))?;
+        }
+        Ok(Exit::Ok)
+    }
+
+    /// The wanted ones, the busiest first.
+    fn select(&self, endpoints: &mut Vec<EndpointView>) {
+        endpoints.retain(|endpoint| !self.untypical || endpoint.typical != Some(true));
+        endpoints.sort_by_key(|endpoint| {
+            (Reverse(endpoint.outbound.bytes + endpoint.inbound.bytes), endpoint.remote, endpoint.port)
+        });
+        endpoints.truncate(self.limit.unwrap_or(usize::MAX));
+    }
+}
+
+fn render(list: &EndpointList, now: Timestamp, style: Style) -> String {
+    let mut text = if list.endpoints.is_empty() { "none\n".into() } else { table(list, now).render(style) };
+    if list.overflow > 0 {
+        let missing = format!("{} more found the list full and are not in it", count(list.overflow));
+        text.push_str(&style.paint(Tone::Warning, &missing));
+        text.push('\n');
+    }
+    text
+}
+
+fn table(list: &EndpointList, now: Timestamp) -> Table {
+    let heading = [
+        "REMOTE",
+        "PORT",
+        "PROTOCOL",
+        "WHO",
+        "TYPICAL",
+        "OUT",
+        "IN",
+        "PACKETS OUT",
+        "PACKETS IN",
+        "FIRST",
+        "LAST",
+    ];
+    let mut table = Table::new(&heading);
+    for endpoint in &list.endpoints {
+        let (typical, tone) = match endpoint.typical {
+            Some(true) => ("yes", Tone::Good),
+            Some(false) => ("no", Tone::Warning),
+            None => ("?", Tone::Dim),
+        };
+        let port = if endpoint.port == 0 { String::new() } else { endpoint.port.to_string() };
+        table.row([
+            Cell::new(endpoint.remote.to_string()),
+            Cell::number(port),
+            Cell::new(&endpoint.protocol),
+            Cell::new(endpoint.direction.name()),
+            Cell::new(typical).tone(tone),
+            Cell::number(bytes(endpoint.outbound.bytes)),
+            Cell::number(bytes(endpoint.inbound.bytes)),
+            Cell::number(count(endpoint.outbound.packets)),
+            Cell::number(count(endpoint.inbound.packets)),
+            Cell::new(ago(endpoint.first_seen, now)),
+            Cell::new(ago(endpoint.last_seen, now)),
+        ]);
+    }
+    table
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::api::views::{EndpointDirection, EndpointTraffic};
+
+    fn endpoint(remote: &str, typical: Option<bool>, sent: u64) -> EndpointView {
+        EndpointView {
+            remote: remote.parse().unwrap(),
+            port: 443,
+            protocol: "tcp".into(),
+            direction: EndpointDirection::Open,
+            typical,
+            outbound: EndpointTraffic { bytes: sent, packets: 1 },
+            inbound: EndpointTraffic::default(),
+            first_seen: Timestamp(0),
+            last_seen: Timestamp(59_000),
+        }
+    }
+
+    #[test]
+    fn the_busiest_come_first_and_the_typical_can_be_left_out() {
+        let mut endpoints = vec![
+            endpoint("192.0.2.1", Some(true), 9),
+            endpoint("192.0.2.2", Some(false), 5),
+            endpoint("192.0.2.3", None, 7),
+        ];
+        Args { agent: String::new(), untypical: true, limit: None }.select(&mut endpoints);
+        let order: Vec<_> = endpoints.iter().map(|endpoint| endpoint.remote.to_string()).collect();
+        assert_eq!(order, ["192.0.2.3", "192.0.2.2"]);
+        Args { agent: String::new(), untypical: false, limit: Some(1) }.select(&mut endpoints);
+        assert_eq!(endpoints.len(), 1);
+    }
+
+    #[test]
+    fn a_full_list_says_so() {
+        let list = EndpointList {
+            agent: "a".into(),
+            endpoints: vec![endpoint("2001:db8::1", Some(false), 2048)],
+            overflow: 1200,
+        };
+        let text = render(&list, Timestamp(60_000), Style::default());
+        let expected = "\
+REMOTE       PORT  PROTOCOL  WHO   TYPICAL      OUT   IN  PACKETS OUT  PACKETS IN  FIRST      LAST
+2001:db8::1   443  tcp       open  no       2.0 KiB  0 B            1           0  1 min ago  1 s ago
+1,200 more found the list full and are not in it
+";
+        assert_eq!(text, expected);
+    }
+}

@@ -1,0 +1,125 @@
+//! `events`: the forensic log, as it was and as it grows.
+
+use serde_json::{Map, Value};
+
+use super::error::CliError;
+use super::exit::Exit;
+use super::style::{Style, Tone, harmless};
+use super::units::since;
+use super::{Context, Outcome};
+use crate::api::Timestamp;
+use crate::api::client::escaped;
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// Keep waiting for new ones
+    #[arg(long, short)]
+    follow: bool,
+    /// Only about this agent
+    #[arg(long)]
+    agent: Option<String>,
+    /// Only of this type, or of several with commas between
+    #[arg(long = "type", value_name = "TYPE")]
+    kind: Option<String>,
+    /// Only since this time (2026-01-31T12:00:00Z), or for so long (90s, 10m, 2h, 1d)
+    #[arg(long, value_name = "TIME", value_parser = since)]
+    since: Option<Timestamp>,
+    /// Of those already written, only the N latest
+    #[arg(long, value_name = "N")]
+    limit: Option<usize>,
+}
+
+impl Args {
+    pub(super) async fn run(self, context: &Context) -> Outcome {
+        let mut pieces = context.client.stream(&self.path()).await?;
+        let mut partial = Vec::new();
+        while let Some(piece) = pieces.next().await? {
+            partial.extend_from_slice(&piece);
+            let Some(end) = partial.iter().rposition(|&byte| byte == b'\n') else { continue };
+            let rest = partial.split_off(end + 1);
+            show(context, &std::mem::replace(&mut partial, rest))?;
+        }
+        Ok(Exit::Ok)
+    }
+
+    fn path(&self) -> String {
+        let mut parameters = Vec::new();
+        if self.follow {
+            parameters.push("follow=true".to_owned());
+        }
+        parameters.extend(self.agent.iter().map(|agent| format!("agent={}", escaped(agent))));
+        parameters.extend(self.kind.iter().map(|kind| format!("type={}", escaped(kind))));
+        parameters.extend(self.since.iter().map(|since| format!("since={}", escaped(&since.to_string()))));
+        parameters.extend(self.limit.iter().map(|limit| format!("limit={limit}")));
+        let separator = if parameters.is_empty() { "" } else { "?" };
+        format!("/v1/events{separator}{}", parameters.join("&"))
+    }
+}
+
+/// JSON lines go out as they came: they are what was recorded, byte for byte.
+fn show(context: &Context, lines: &[u8]) -> Result<(), CliError> {
+    let text = String::from_utf8_lossy(lines);
+    if context.output.json {
+        return context.output.text(&text);
+    }
+    let lines = text.lines().map(|line| render(line, context.output.style));
+    context.output.text(&lines.collect::<String>())
+}
+
+/// Time, type, agent, and then the rest as `name=value`.
+fn render(line: &str, style: Style) -> String {
+    let Ok(mut event) = serde_json::from_str::<Map<String, Value>>(line) else {
+        return harmless(line) + "\n";
+    };
+    let mut take = |name: &str| match event.remove(name) {
+        Some(Value::String(text)) => harmless(&text),
+        Some(other) => other.to_string(),
+        None => "-".into(),
+    };
+    let (at, kind, agent) = (take("at"), take("type"), take("agent"));
+    let tone = match kind.as_str() {
+        "SECURITY_VIOLATION" => Tone::Bad,
+        "CONTAINMENT_ACTION" => Tone::Warning,
+        _ => Tone::Plain,
+    };
+    let rest: Vec<String> = event.iter().map(|(name, value)| format!("{name}={}", field(value))).collect();
+    let (at, kind) = (style.paint(Tone::Dim, &at), style.paint(tone, &format!("{kind:20}")));
+    format!("{at}  {kind}  {agent:12}  {}", harmless(&rest.join(" "))).trim_end().to_owned() + "\n"
+}
+
+fn field(value: &Value) -> String {
+    match value {
+        Value::String(text) if !text.is_empty() && !text.contains([' ', '"', '=']) => text.clone(),
+        other => other.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_event_is_one_line() {
+        let line = r#"{"at":"2026-01-01T00:00:00.000Z","type":"CONTAINMENT_ACTION","agent":"crawler","epoch":3,"reason":"a limit","by":"kernel"}"#;
+        let shown = render(line, Style::default());
+        let expected = "2026-01-01T00:00:00.000Z  CONTAINMENT_ACTION    crawler       by=kernel epoch=3 reason=\"a limit\"\n";
+        assert_eq!(shown, expected);
+        assert_eq!(render("not\u{1b} json", Style::default()), "not\u{fffd} json\n");
+    }
+
+    #[test]
+    fn what_is_asked_is_in_the_path() {
+        let all = Args { follow: false, agent: None, kind: None, since: None, limit: None };
+        assert_eq!(all.path(), "/v1/events");
+        let some = Args {
+            follow: true,
+            agent: Some("a&b".into()),
+            kind: Some("X,Y".into()),
+            since: Some(Timestamp(0)),
+            limit: Some(3),
+        };
+        let expected =
+            "/v1/events?follow=true&agent=a%26b&type=X%2CY&since=1970-01-01T00%3A00%3A00.000Z&limit=3";
+        assert_eq!(some.path(), expected);
+    }
+}

@@ -1,0 +1,20 @@
+//! `exempt`: neither judge nor drop.
+
+use serde_json::json;
+
+use super::{Context, Outcome, operate};
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// Whom
+    agent: String,
+    /// Judge and enforce again
+    #[arg(long)]
+    off: bool,
+}
+
+impl Args {
+    pub(super) async fn run(self, context: &Context) -> Outcome {
+        operate::on_agent(context, &self.agent, "exempt", json!({ "on": !self.off })).await
+    }
+}

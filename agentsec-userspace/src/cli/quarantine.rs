@@ -1,0 +1,24 @@
+//! `quarantine`: open a circuit by hand.
+
+use serde_json::json;
+
+use super::{Context, Outcome, operate};
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// Whose circuit
+    agent: String,
+    /// Why, for the forensic log
+    #[arg(long)]
+    reason: String,
+    /// Keep it open: no automatic probe
+    #[arg(long)]
+    hold: bool,
+}
+
+impl Args {
+    pub(super) async fn run(self, context: &Context) -> Outcome {
+        let body = json!({ "reason": self.reason, "hold": self.hold });
+        operate::on_agent(context, &self.agent, "quarantine", body).await
+    }
+}

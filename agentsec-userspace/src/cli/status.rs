@@ -1,0 +1,201 @@
+//! `status`: the daemon in a line or two, every agent in one.
+
+use std::time::Duration;
+
+use super::exit::Exit;
+use super::style::{self, Style, Tone, harmless};
+use super::table::{Cell, Table};
+use super::units::{ago, bytes, count, duration};
+use super::{Context, Outcome};
+use crate::api::Timestamp;
+use crate::api::views::{AgentStatus, AttachmentStatus, DaemonStatus, Status};
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// Fail (exit code 7) if an attachment is not in force, or events or packets go astray
+    #[arg(long)]
+    check: bool,
+}
+
+impl Args {
+    pub(super) async fn run(self, context: &Context) -> Outcome {
+        let status: Status = context.client.get("/v1/status").await?;
+        if context.output.json {
+            context.output.object(&status)?;
+        } else {
+            context.output.text(&render(&status, Timestamp::now(), context.output.style))?;
+        }
+        let unhealthy = self.check && !problems(&status).is_empty();
+        Ok(if unhealthy { Exit::Unhealthy } else { Exit::Ok })
+    }
+}
+
+/// What is not as it should be. A contained agent is no problem: that is what this is for.
+fn problems(status: &Status) -> Vec<String> {
+    let mut problems: Vec<String> = status.agents.iter().flat_map(unattached).collect();
+    let daemon = &status.daemon;
+    if daemon.events.lost > 0 {
+        problems.push(format!("{} events were lost", count(daemon.events.lost)));
+    }
+    let strays = daemon.strays.unidentified_packets + daemon.strays.unpoliced_packets;
+    if strays > 0 {
+        problems.push(format!(
+            "{} packets at our hooks belonged to no known agent and were dropped",
+            count(strays)
+        ));
+    }
+    problems.extend(daemon.alerts.iter().cloned());
+    problems
+}
+
+fn unattached(agent: &AgentStatus) -> Vec<String> {
+    let failed = |status| matches!(status, AttachmentStatus::Missing | AttachmentStatus::Failed);
+    let missing = agent.attachments.iter().filter(|attachment| failed(attachment.status));
+    let describe = |attachment: &crate::api::views::Attachment| {
+        let why = attachment.error.as_deref().unwrap_or(attachment.status.name());
+        format!("{} is not attached to {}: {why}", agent.id, attachment.target())
+    };
+    missing.map(describe).collect()
+}
+
+fn render(status: &Status, now: Timestamp, style: Style) -> String {
+    let mut text = daemon_lines(&status.daemon, style);
+    for problem in problems(status) {
+        text.push_str(&style.paint(Tone::Warning, &format!("! {}", harmless(&problem))));
+        text.push('\n');
+    }
+    text.push('\n');
+    if status.agents.is_empty() {
+        return text + "no agents are configured\n";
+    }
+    text + &table(&status.agents, now).render(style)
+}
+
+fn daemon_lines(daemon: &DaemonStatus, style: Style) -> String {
+    let states = daemon.agents_by_state;
+    let in_state = |tone, number: u32, name| match number {
+        0 => style.paint(Tone::Dim, &format!("0 {name}")),
+        number => style.paint(tone, &format!("{number} {name}")),
+    };
+    let pending = match daemon.attachments_pending {
+        0 => String::new(),
+        pending => style.paint(Tone::Warning, &format!("; {pending} attachments pending")),
+    };
+    format!(
+        "agentsec {} (pid {}), up {}, Linux {}, {}, every {} ms\nagents: {}, {}, {}{pending}; events: {} written\n",
+        harmless(&daemon.version),
+        daemon.pid,
+        duration(Duration::from_secs(daemon.uptime_s)),
+        harmless(&daemon.kernel),
+        harmless(&daemon.config),
+        daemon.interval_ms,
+        in_state(Tone::Bad, states.open, "OPEN"),
+        in_state(Tone::Warning, states.half_open, "HALF_OPEN"),
+        in_state(Tone::Good, states.closed, "CLOSED"),
+        count(daemon.events.written),
+    )
+}
+
+fn table(agents: &[AgentStatus], now: Timestamp) -> Table {
+    let heading =
+        ["AGENT", "STATE", "MODE", "RISK", "TOP", "OUT", "DROPPED", "IN", "DROPPED", "ATTACHMENT", "NOTE"];
+    let mut table = Table::new(&heading);
+    for agent in agents {
+        let top = agent.contributions.top().map(|(term, risk)| format!("{term} {risk}")).unwrap_or_default();
+        let dropped = |bytes_dropped: u64| match bytes_dropped {
+            0 => Cell::number("0").tone(Tone::Dim),
+            some => Cell::number(bytes(some)).tone(Tone::Bad),
+        };
+        table.row([
+            Cell::new(&agent.id).tone(Tone::Strong),
+            Cell::new(agent.state.name()).tone(style::of_state(agent.state)),
+            Cell::new(agent.mode.name()).tone(style::of_mode(agent.mode)),
+            Cell::number(agent.risk.to_string()),
+            Cell::new(top),
+            Cell::number(bytes(agent.outbound.bytes)),
+            dropped(agent.outbound.dropped_bytes),
+            Cell::number(bytes(agent.inbound.bytes)),
+            dropped(agent.inbound.dropped_bytes),
+            attachments(agent),
+            Cell::new(note(agent, now)),
+        ]);
+    }
+    table
+}
+
+/// The first attachment that is not in force, else the first, and how many there are.
+fn attachments(agent: &AgentStatus) -> Cell {
+    let worst = agent.attachments.iter().find(|attachment| attachment.status != AttachmentStatus::Attached);
+    let Some(shown) = worst.or_else(|| agent.attachments.first()) else {
+        return Cell::new("none").tone(Tone::Warning);
+    };
+    let status = match shown.status {
+        AttachmentStatus::Attached => String::new(),
+        other => format!(" {}", other.name()),
+    };
+    let more = match agent.attachments.len() {
+        0 | 1 => String::new(),
+        several => format!(" +{}", several - 1),
+    };
+    Cell::new(format!("{}{status}{more}", shown.target())).tone(style::of_attachment(shown.status))
+}
+
+fn note(agent: &AgentStatus, now: Timestamp) -> String {
+    let mut parts = Vec::new();
+    if let Some(trip) = &agent.tripped {
+        parts.push(format!("{} by {} {}", trip.reason, trip.by, ago(trip.at, now)));
+    }
+    if agent.hold {
+        parts.push("held".to_owned());
+    }
+    parts.extend(agent.next.clone());
+    if agent.would_drop.packets > 0 {
+        parts.push(format!("would have dropped {}", bytes(agent.would_drop.bytes)));
+    }
+    parts.join("; ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::api::views::Attachment;
+    use crate::api::views::tests::one_agent;
+
+    const NOW: Timestamp = Timestamp(1_700_000_060_123);
+
+    #[test]
+    fn a_status_fits_a_glance() {
+        let expected = "\
+agentsec 0.1.0 (pid 42), up 1 min 30 s, Linux 6.18.0, /etc/agentsec/agentsec.toml, every 250 ms
+agents: 1 OPEN, 0 HALF_OPEN, 0 CLOSED; events: 5 written
+
+AGENT    STATE  MODE      RISK  TOP                OUT  DROPPED    IN  DROPPED  ATTACHMENT    NOTE
+crawler  OPEN   enforce  0.700  volume 0.400  10.0 MiB  4.0 MiB  99 B        0  veth-crawler  volume limit by kernel 1 min ago; probes in 12 s
+";
+        assert_eq!(render(&one_agent(), NOW, Style::default()), expected);
+    }
+
+    #[test]
+    fn containment_is_healthy_and_a_gap_in_it_is_not() {
+        let mut status = one_agent();
+        assert!(problems(&status).is_empty());
+        status.agents[0].attachments.push(Attachment {
+            interface: Some("veth9".into()),
+            status: AttachmentStatus::Missing,
+            ..Attachment::default()
+        });
+        status.daemon.events.lost = 1000;
+        assert_eq!(
+            problems(&status),
+            ["crawler is not attached to veth9: missing", "1,000 events were lost"]
+        );
+        let text = render(&status, NOW, Style::default());
+        assert!(text.contains("\n! 1,000 events were lost\n") && text.contains("veth9 missing +1"), "{text}");
+    }
+
+    #[test]
+    fn states_have_colours_on_a_terminal() {
+        let text = render(&one_agent(), NOW, Style { colors: true });
+        assert!(text.contains("\x1b[1;31mOPEN\x1b[0m"), "{text:?}");
+    }
+}
