@@ -146,6 +146,12 @@ impl Enforcer {
         self.policy.word(slot, word::SIGNALS).store(word, Ordering::Release);
     }
 
+    /// How many endpoints of a kind have been removed from the agent's list.
+    #[must_use]
+    pub fn endpoints_removed(&self, slot: Slot, kind: EndpointKind) -> u64 {
+        self.policy.word(slot, word::ENDPOINTS_REMOVED + kind as usize).load(Ordering::Acquire)
+    }
+
     /// Tells the kernel that endpoints were removed from the agent's list.
     pub fn add_endpoints_removed(&self, slot: Slot, kind: EndpointKind, count: u64) {
         let word = self.policy.word(slot, word::ENDPOINTS_REMOVED + kind as usize);

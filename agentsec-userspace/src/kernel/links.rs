@@ -103,6 +103,26 @@ impl Links {
         Ok(FdLink::from(link.pin(&path).with_context(|| format!("cannot pin {}", path.display()))?))
     }
 
+    /// Whether the links of an interface that is no longer listed still work: it may only have moved to another
+    /// namespace, with our programs on it.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel gives neither answer.
+    pub fn is_alive(&mut self, slot: Slot, ifindex: u32) -> Result<bool> {
+        if !self.held.contains_key(&(slot, ifindex)) {
+            return Ok(false);
+        }
+        for inbound in [false, true] {
+            match self.take_over_one(&LinkName { slot, ifindex, inbound }) {
+                Ok(_) => {}
+                Err(error) if is_gone(&error) => return Ok(false),
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(true)
+    }
+
     /// Detaches an agent from an interface.
     ///
     /// # Errors
@@ -147,6 +167,8 @@ impl Links {
 
 /// Whether a link's interface does not exist any more (ENOLINK).
 fn is_gone(error: &anyhow::Error) -> bool {
-    let Some(ProgramError::SyscallError(error)) = error.downcast_ref::<ProgramError>() else { return false };
+    // By its chain, since context is put around it.
+    let source = error.chain().find_map(|cause| cause.downcast_ref::<ProgramError>());
+    let Some(ProgramError::SyscallError(error)) = source else { return false };
     error.io_error.raw_os_error() == Some(libc::ENOLINK)
 }

@@ -22,7 +22,7 @@ mod rcu;
 mod rows;
 mod words;
 
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 
 use agentsec_common::maps;
 use agentsec_common::notice::Notice;
@@ -99,10 +99,17 @@ impl Notices {
     }
 }
 
-impl AsFd for Notices {
-    fn as_fd(&self) -> BorrowedFd<'_> {
+/// A descriptor to wait on for notices.
+impl Notices {
+    /// A descriptor of its own that becomes readable when there are notices.
+    ///
+    /// # Errors
+    ///
+    /// When the process has no descriptor left.
+    pub fn descriptor(&self) -> Result<OwnedFd> {
         // SAFETY: the ring owns its descriptor and outlives the borrow.
-        unsafe { BorrowedFd::borrow_raw(std::os::fd::AsRawFd::as_raw_fd(&self.ring)) }
+        let ring = unsafe { BorrowedFd::borrow_raw(self.ring.as_raw_fd()) };
+        ring.try_clone_to_owned().context("another descriptor of the ring of notices")
     }
 }
 

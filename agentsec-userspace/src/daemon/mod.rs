@@ -1,0 +1,212 @@
+//! The daemon: the only place that sees the kernel, the core, the record and the API.
+//!
+//! One task owns everything and handles one thing at a time: a tick, a notice, a change of interfaces, an
+//! operator's request. So nothing is locked, and what the core decides is carried out before the next input.
+
+mod endpoints;
+mod execute;
+mod observe;
+mod roster;
+mod start;
+mod state;
+mod views;
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use agentsec_common::notice::{Notice, NoticeKind};
+use anyhow::{Context, Result};
+use serde_json::json;
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc;
+use tokio::time::MissedTickBehavior;
+
+use crate::api::{Request, Server};
+use crate::clock;
+use crate::config::Config;
+use crate::core::{Draft, Engine, EventKind, Input, Time};
+use crate::kernel::Kernel;
+use crate::kernel::interfaces::Bell;
+use crate::record::{JsonLines, Journal};
+
+use roster::Roster;
+use state::StateFile;
+
+/// Where the daemon finds and keeps things.
+#[derive(Clone, Debug)]
+pub struct RunOptions {
+    /// Its configuration.
+    pub config: PathBuf,
+    /// Directory of its sockets.
+    pub run_dir: PathBuf,
+    /// Directory of its state.
+    pub state_dir: PathBuf,
+    /// Directory in a BPF file system where it pins programs and maps.
+    pub pin_path: PathBuf,
+}
+
+/// Name of the events file in the state directory.
+pub const EVENTS_NAME: &str = "events.jsonl";
+
+/// Notices handled before anything else gets its turn.
+const NOTICES_PER_TURN: usize = 256;
+
+/// Everything that the loop owns.
+struct Daemon {
+    options: RunOptions,
+    config: Config,
+    boot_id: String,
+    started: Time,
+    kernel: Kernel,
+    engine: Engine,
+    journal: Journal<JsonLines>,
+    state: StateFile,
+    roster: Roster,
+    events_written: u64,
+    alerts: Vec<String>,
+    next_reclaim_ns: u64,
+    next_ageing_ns: u64,
+}
+
+/// Runs until told to stop by SIGTERM or SIGINT. Stopping leaves enforcement in place.
+///
+/// # Errors
+///
+/// When it cannot start; nothing is changed then. Once started it goes on whatever fails.
+pub fn run(options: RunOptions, config: Config) -> Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("cannot start the runtime")?;
+    runtime.block_on(async {
+        // The bell first: an interface that appears while we start rings.
+        let bell = Bell::new()?;
+        let (requests, inbox) = mpsc::channel(64);
+        let mut daemon = Daemon::start(options, config)?;
+        let server = daemon.serve(requests)?;
+        let stopped = daemon.work(bell, inbox).await;
+        server.stop().await;
+        daemon.stop();
+        stopped
+    })
+}
+
+impl Daemon {
+    async fn work(&mut self, mut bell: Bell, mut inbox: mpsc::Receiver<Request>) -> Result<()> {
+        let mut terminate = signal(SignalKind::terminate()).context("listening for SIGTERM")?;
+        let mut interrupt = signal(SignalKind::interrupt()).context("listening for SIGINT")?;
+        let mut tick = tokio::time::interval(Duration::from_nanos(self.config.daemon.interval_ns));
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let ring = AsyncFd::with_interest(self.kernel.notices.descriptor()?, Interest::READABLE)
+            .context("watching the ring of notices")?;
+        loop {
+            tokio::select! {
+                biased;
+                _ = terminate.recv() => return Ok(()),
+                _ = interrupt.recv() => return Ok(()),
+                ready = ring.readable() => {
+                    let mut ready = ready.context("watching the ring of notices")?;
+                    if self.take_notices() {
+                        ready.clear_ready();
+                    }
+                    // Under a flood of notices everything else still gets its turn.
+                    tokio::task::yield_now().await;
+                    self.answer_waiting(&mut inbox);
+                }
+                request = inbox.recv() => match request {
+                    Some(request) => self.answer(request),
+                    None => return Ok(()),
+                },
+                rung = bell.ring() => {
+                    rung?;
+                    self.reconcile();
+                }
+                _ = tick.tick() => self.tick(),
+            }
+            self.save();
+        }
+    }
+
+    /// Reads the words, keeps deadlines, tries again what has failed.
+    fn tick(&mut self) {
+        let now = clock::now();
+        let observations = self.observe_all(now);
+        self.handle(now, Input::Observed(observations));
+        self.flush(now);
+        if now.mono_ns >= self.next_reclaim_ns {
+            self.next_reclaim_ns = now.mono_ns + 1_000_000_000;
+            if let Err(error) = self.kernel.enforcer.reclaim_rows(now.mono_ns) {
+                self.complain("profile rows", &error);
+            }
+            self.retry_attachments();
+        }
+        if now.mono_ns >= self.next_ageing_ns {
+            self.age_endpoints(now);
+        }
+    }
+
+    /// Handles waiting notices; true when there are none left.
+    fn take_notices(&mut self) -> bool {
+        for _ in 0..NOTICES_PER_TURN {
+            let Some(notice) = self.kernel.notices.next() else { return true };
+            self.notice(notice);
+        }
+        false
+    }
+
+    fn notice(&mut self, notice: Notice) {
+        let now = clock::now();
+        if NoticeKind::from_byte(notice.kind) == Some(NoticeKind::Trip) {
+            // The ledger says all about a trip; its notice only says that it is time to look.
+            let observations = self.observe(now, notice.slot).into_iter().collect();
+            self.handle(now, Input::Observed(observations));
+        } else {
+            self.handle(now, Input::Notice(notice));
+        }
+    }
+
+    fn answer_waiting(&mut self, inbox: &mut mpsc::Receiver<Request>) {
+        while let Ok(request) = inbox.try_recv() {
+            self.answer(request);
+        }
+    }
+
+    /// Says that the daemon stops; enforcement stays.
+    fn stop(&mut self) {
+        let now = clock::now();
+        let data = json!({ "enforcement": "stays in place", "pin_path": self.options.pin_path });
+        self.record(now, Draft::daemon(now, EventKind::DaemonStopped, data));
+        self.flush(now);
+        self.state.touch();
+        self.save();
+    }
+
+    /// Something failed that the daemon lives with: operators see it in `status` and in the daemon's log.
+    fn complain(&mut self, about: &str, error: &anyhow::Error) {
+        let complaint = format!("{about}: {error:#}");
+        if !self.alerts.contains(&complaint) {
+            eprintln!("agentsec: {complaint}");
+            self.alerts.push(complaint);
+            if self.alerts.len() > 32 {
+                self.alerts.remove(0);
+            }
+        }
+    }
+}
+
+/// Serves the API for the daemon's loop.
+impl Daemon {
+    fn serve(&self, requests: mpsc::Sender<Request>) -> Result<Server> {
+        use crate::api::peer::Guard;
+        use crate::api::server::{SOCKET_NAME, ServerOptions};
+        let guard = Guard::of_this_process().context("finding this process's namespaces")?;
+        Server::spawn(ServerOptions {
+            socket: self.options.run_dir.join(SOCKET_NAME),
+            events: self.options.state_dir.join(EVENTS_NAME),
+            guard,
+            requests,
+        })
+    }
+}

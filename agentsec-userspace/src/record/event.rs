@@ -1,0 +1,221 @@
+//! The event document.
+
+use super::canonical;
+use crate::core::draft::{Draft, EventKind};
+use crate::core::time::rfc3339;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use sha2::{Digest, Sha256};
+use std::fmt;
+use uuid::{ContextV7, Timestamp, Uuid};
+
+/// One event, as it stands in the log: one line of canonical JSON.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Event {
+    /// A UUID of version 7: unique, and in the order of time.
+    pub event_id: String,
+    /// RFC 3339 in UTC with nanoseconds.
+    pub timestamp: String,
+    /// The same moment on the monotonic clock of the boot.
+    pub monotonic_ns: u64,
+    /// Names the boot.
+    pub boot_id: String,
+    /// Name of the host.
+    pub host: String,
+    /// The agent that it is about; `None` for the daemon itself.
+    pub agent_id: Option<String>,
+    /// Its kind.
+    pub event_type: EventKind,
+    /// What happened.
+    pub event_data: Value,
+    /// The incident that it belongs to.
+    pub correlation_id: Option<String>,
+    /// SHA-256 in hex over the canonical JSON of all other fields.
+    pub integrity_hash: String,
+}
+
+impl Event {
+    /// The line for the log, without its newline.
+    #[must_use]
+    pub fn to_line(&self) -> String {
+        canonical::to_string(&self.to_value())
+    }
+
+    fn to_value(&self) -> Value {
+        serde_json::to_value(self).unwrap_or_default()
+    }
+
+    fn hash(&self) -> String {
+        hash_without_itself(self.to_value())
+    }
+}
+
+fn hash_without_itself(mut document: Value) -> String {
+    if let Value::Object(fields) = &mut document {
+        fields.remove("integrity_hash");
+    }
+    let digest = Sha256::digest(canonical::to_string(&document).as_bytes());
+    digest.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// Why a line is not an intact event.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Flaw {
+    /// It is not an event at all.
+    NotAnEvent,
+    /// It is one, written in another way than events are: repeated keys, white space or another order.
+    NotCanonical,
+    /// Its hash is that of another event.
+    Altered,
+}
+
+impl fmt::Display for Flaw {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str(match self {
+            Self::NotAnEvent => "the line is not an event",
+            Self::NotCanonical => "the line is not in canonical form",
+            Self::Altered => "the line does not match its integrity_hash",
+        })
+    }
+}
+
+/// The intact event in `line`.
+///
+/// # Errors
+///
+/// The first flaw that it has.
+pub fn verify(line: &str) -> Result<Event, Flaw> {
+    let event: Event = serde_json::from_str(line).map_err(|_| Flaw::NotAnEvent)?;
+    if event.to_line() != line {
+        return Err(Flaw::NotCanonical);
+    }
+    if event.hash() == event.integrity_hash { Ok(event) } else { Err(Flaw::Altered) }
+}
+
+/// Where ids come from.
+pub trait IdSource: Send {
+    /// An id that no other event has.
+    fn next(&mut self, wall_ns: u64) -> Uuid;
+}
+
+/// UUIDs of version 7, increasing within a process even when the clock is not.
+#[derive(Debug, Default)]
+pub struct UuidV7(ContextV7);
+
+impl IdSource for UuidV7 {
+    fn next(&mut self, wall_ns: u64) -> Uuid {
+        let (seconds, nanos) = (wall_ns / 1_000_000_000, (wall_ns % 1_000_000_000) as u32);
+        Uuid::new_v7(Timestamp::from_unix(&self.0, seconds, nanos))
+    }
+}
+
+/// Turns drafts into events.
+pub struct Sealer {
+    host: String,
+    boot_id: String,
+    ids: Box<dyn IdSource>,
+}
+
+impl Sealer {
+    /// A sealer for this host and boot.
+    #[must_use]
+    pub fn new(host: String, boot_id: String, ids: Box<dyn IdSource>) -> Self {
+        Self { host, boot_id, ids }
+    }
+
+    /// The event of `draft`.
+    #[must_use]
+    pub fn seal(&mut self, draft: Draft) -> Event {
+        let Draft { at, agent_id, kind, data, correlation_id, trip: _ } = draft;
+        let mut event = Event {
+            event_id: self.ids.next(at.wall_ns).to_string(),
+            timestamp: rfc3339(at.wall_ns),
+            monotonic_ns: at.mono_ns,
+            boot_id: self.boot_id.clone(),
+            host: self.host.clone(),
+            agent_id,
+            event_type: kind,
+            event_data: data,
+            correlation_id,
+            integrity_hash: String::new(),
+        };
+        event.integrity_hash = event.hash();
+        event
+    }
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+    use crate::core::time::Time;
+    use serde_json::json;
+
+    /// Ids that tests can predict.
+    #[derive(Default)]
+    pub struct Counted(u64);
+
+    impl IdSource for Counted {
+        fn next(&mut self, wall_ns: u64) -> Uuid {
+            self.0 += 1;
+            Uuid::from_u64_pair(wall_ns, self.0)
+        }
+    }
+
+    pub fn sealer() -> Sealer {
+        Sealer::new("host".into(), "boot".into(), Box::new(Counted::default()))
+    }
+
+    fn event() -> Event {
+        let at = Time { mono_ns: 1 << 60, wall_ns: 1_700_000_000_123_456_789 };
+        let data = json!({ "risk": 0.7, "all": 1.0, "text": "ü\n\u{1}" });
+        sealer().seal(Draft {
+            agent_id: Some("crawler".into()),
+            correlation_id: Some("crawler-1".into()),
+            ..Draft::daemon(at, EventKind::SecurityViolation, data)
+        })
+    }
+
+    #[test]
+    fn a_line_verifies_and_any_other_byte_does_not() {
+        let line = event().to_line();
+        verify(&line).unwrap();
+        for at in (0..line.len()).filter(|at| line.is_char_boundary(*at) && line.is_char_boundary(at + 1)) {
+            let old = line.as_bytes()[at];
+            let new = if old == b'7' { "8" } else { "7" };
+            let forged = format!("{}{new}{}", &line[..at], &line[at + 1..]);
+            assert!(verify(&forged).is_err(), "byte {at}: {forged}");
+        }
+    }
+
+    #[test]
+    fn a_document_spelt_in_another_way_does_not_verify() {
+        let line = event().to_line();
+        let spaced = line.replace("\":", "\": ");
+        assert_eq!(verify(&spaced), Err(Flaw::NotCanonical));
+        let doubled = line.replace("\"host\":\"host\"", "\"host\":\"evil\",\"host\":\"host\"");
+        assert!(verify(&doubled).is_err(), "of two equal keys one would be hidden");
+        assert_eq!(verify(&line.replace("crawler-1", "crawler-2")), Err(Flaw::Altered));
+        assert_eq!(verify("{}"), Err(Flaw::NotAnEvent));
+    }
+
+    #[test]
+    fn the_hash_is_what_anybody_computes() {
+        let line = event().to_line();
+        let hash_at = line.find(",\"integrity_hash\":").unwrap();
+        let after = hash_at + ",\"integrity_hash\":\"\"".len() + 64;
+        let without = format!("{}{}", &line[..hash_at], &line[after..]);
+        let digest: String =
+            Sha256::digest(without.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect();
+        assert_eq!(digest, event().integrity_hash);
+        assert!(line.contains("\"timestamp\":\"2023-11-14T22:13:20.123456789Z\""), "{line}");
+    }
+
+    #[test]
+    fn ids_are_in_the_order_of_their_making() {
+        let mut ids = UuidV7::default();
+        let made: Vec<Uuid> = (0..1000u64).map(|n| ids.next(1_700_000_000_000_000_000 + n / 10)).collect();
+        assert!(made.is_sorted() && made.windows(2).all(|two| two[0] != two[1]));
+        assert_eq!(made[0].get_version_num(), 7);
+    }
+}
