@@ -25,6 +25,8 @@ const READ_BYTES: usize = 64 * 1024;
 const LINE_BYTES: usize = 1 << 20;
 /// The most that `limit` can ask for.
 pub const LIMIT_MAX: usize = 100_000;
+/// The most that is kept of the lines it asks for.
+const LATEST_BYTES: usize = 32 << 20;
 
 /// Which events are wanted.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -72,7 +74,7 @@ impl EventQuery {
 
 /// The wanted lines of the file at `path`, each with its newline, several to a chunk.
 pub fn events(path: PathBuf, query: EventQuery) -> impl Stream<Item = io::Result<Bytes>> + Send {
-    let latest = query.limit.map(|limit| (limit.min(LIMIT_MAX), VecDeque::new()));
+    let latest = query.limit.map(|limit| Latest { limit: limit.min(LIMIT_MAX), ..Latest::default() });
     let reader = Reader { tail: Tail::new(path), query, latest };
     futures::stream::try_unfold(reader, |mut reader| async {
         Ok(reader.next_chunk().await?.map(|chunk| (chunk, reader)))
@@ -83,15 +85,34 @@ struct Reader {
     tail: Tail,
     query: EventQuery,
     /// The latest lines so far, until the end of the file is reached for the first time.
-    latest: Option<(usize, VecDeque<Vec<u8>>)>,
+    latest: Option<Latest>,
+}
+
+/// The latest lines of many, bounded in number and bytes.
+#[derive(Default)]
+struct Latest {
+    limit: usize,
+    lines: VecDeque<Vec<u8>>,
+    bytes: usize,
+}
+
+impl Latest {
+    fn push(&mut self, line: &[u8]) {
+        self.lines.push_back(line.to_vec());
+        self.bytes += line.len();
+        while self.lines.len() > self.limit || self.bytes > LATEST_BYTES {
+            let Some(oldest) = self.lines.pop_front() else { break };
+            self.bytes -= oldest.len();
+        }
+    }
 }
 
 impl Reader {
     async fn next_chunk(&mut self) -> io::Result<Option<Bytes>> {
         loop {
             let Some(lines) = self.tail.read().await? else {
-                if let Some((_, latest)) = self.latest.take().filter(|(_, latest)| !latest.is_empty()) {
-                    return Ok(Some(Vec::from(latest).concat().into()));
+                if let Some(latest) = self.latest.take().filter(|latest| !latest.lines.is_empty()) {
+                    return Ok(Some(Vec::from(latest.lines).concat().into()));
                 }
                 if !self.query.follow {
                     return Ok(None);
@@ -108,14 +129,7 @@ impl Reader {
                         return Ok(Some(chunk.into()));
                     }
                 }
-                Some((limit, latest)) => {
-                    for line in wanted {
-                        latest.push_back(line.to_vec());
-                        if latest.len() > *limit {
-                            latest.pop_front();
-                        }
-                    }
-                }
+                Some(latest) => wanted.for_each(|line| latest.push(line)),
             }
         }
     }

@@ -209,3 +209,44 @@ async fn metrics_are_served_as_text() {
     let page = collect(&fixture.client, "/metrics").await.unwrap();
     assert!(page.contains("agentsec_agent_risk{agent=\"crawler\"} 0.700"));
 }
+
+const CLIENT_RUN_DIR: &str = "AGENTSEC_TEST_RUN_DIR";
+
+/// Run by [`even_root_is_refused_from_another_namespace`], in that namespace.
+#[tokio::test]
+#[ignore = "a helper of another test"]
+async fn client_in_a_namespace() {
+    let run_dir = std::env::var_os(CLIENT_RUN_DIR).unwrap();
+    match Client::new(Path::new(&run_dir)).get::<Status>("/v1/status").await {
+        Ok(_) => println!("answered"),
+        Err(error) => println!("refused: {error}"),
+    }
+}
+
+/// What a client says that runs behind `unshare` with these flags; `None` where that is not permitted.
+async fn client_behind(flags: &[&str], run_dir: &Path) -> Option<String> {
+    let helper = ["--exact", "--ignored", "--nocapture", "api::server::tests::client_in_a_namespace"];
+    let ran = tokio::process::Command::new("unshare")
+        .args(flags)
+        .arg(std::env::current_exe().unwrap())
+        .args(helper)
+        .env(CLIENT_RUN_DIR, run_dir)
+        .output();
+    let said = String::from_utf8(ran.await.ok()?.stdout).unwrap();
+    (said.contains("answered") || said.contains("refused")).then_some(said)
+}
+
+#[tokio::test]
+async fn even_root_is_refused_from_another_namespace() {
+    let fixture = open_fixture();
+    for (flags, expected) in [
+        (&["--mount"][..], "answered"),
+        (&["--net"], "in another network namespace"),
+        (&["--user", "--map-root-user"], "in another user namespace"),
+    ] {
+        match client_behind(flags, fixture.run.path()).await {
+            Some(said) => assert!(said.contains(expected), "{flags:?}: {said}"),
+            None => eprintln!("unshare {flags:?} is not permitted here"),
+        }
+    }
+}

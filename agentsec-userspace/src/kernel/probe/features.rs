@@ -110,14 +110,13 @@ fn check(
     match probed {
         Ok(true) => Check::ok(about.0, about.1, "works"),
         Ok(false) => Check::bad(without, about, "this kernel does not have it", remedy),
-        Err(error) => Check::bad(
-            without,
-            about,
-            error,
-            format!("if that is a lack of privileges, run as root; else {remedy}"),
-        ),
+        Err(error) if error.contains(NOT_PERMITTED) => Check::bad(without, about, error, "run as root"),
+        Err(error) => Check::bad(without, about, error, remedy),
     }
 }
+
+/// How the standard library words EPERM.
+const NOT_PERMITTED: &str = "Operation not permitted";
 
 const BPF_MAP_CREATE: libc::c_int = 0;
 const BPF_MAP_LOOKUP_BATCH: libc::c_int = 24;
@@ -222,5 +221,14 @@ mod tests {
         assert_eq!(status("TC programs"), CheckStatus::Fail);
         assert_eq!(status("TCX"), CheckStatus::Warn);
         assert_eq!(status("LPM trie"), CheckStatus::Ok);
+    }
+
+    #[test]
+    fn a_lack_of_privileges_is_told_from_a_lack_of_features() {
+        let denied = chain(&io::Error::from_raw_os_error(libc::EPERM));
+        let checks = features(Err(denied), Err("EINVAL".into())).checks();
+        let remedy = |name| checks.iter().find(|check| check.name == name).unwrap().remedy.clone().unwrap();
+        assert_eq!(remedy("TC programs"), "run as root");
+        assert!(remedy("TCX").contains("6.6"));
     }
 }

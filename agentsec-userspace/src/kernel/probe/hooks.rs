@@ -119,7 +119,7 @@ fn judge(interfaces: &[InterfaceHooks]) -> Check {
             CheckStatus::Warn,
             ABOUT,
             found,
-            "restart the daemon so that it attaches first, or detach them",
+            "detach them; or `agentsec unload` and start the daemon again, which attaches first on TCX",
         );
     }
     let netkit: Vec<&str> =
