@@ -46,11 +46,11 @@ pub struct EventQuery {
 /// The fields of an event that queries look at.
 #[derive(Deserialize)]
 struct EventHead {
-    #[serde(default, alias = "timestamp")]
+    #[serde(default, rename = "timestamp")]
     at: Option<String>,
-    #[serde(default, rename = "type", alias = "event_type")]
+    #[serde(default, rename = "event_type")]
     kind: Option<String>,
-    #[serde(default, alias = "agent_id")]
+    #[serde(default, rename = "agent_id")]
     agent: Option<String>,
 }
 

@@ -29,6 +29,5 @@ impl Args {
 
 /// The names of the agents that the configuration defines.
 fn check(config: &Path) -> anyhow::Result<Vec<String>> {
-    // CALL SITE: crate::config::load(config), then its agents' names
-    anyhow::bail!("reading {} is not part of this build", config.display())
+    Ok(crate::config::load(config)?.agents.into_keys().collect())
 }

@@ -66,25 +66,43 @@ fn show(context: &Context, lines: &[u8]) -> Result<(), CliError> {
     context.output.text(&lines.collect::<String>())
 }
 
-/// Time, type, agent, and then the rest as `name=value`.
+/// Time, type, agent, and then the event's data as `name=value`; the envelope's ids and hash are for `--json`.
 fn render(line: &str, style: Style) -> String {
     let Ok(mut event) = serde_json::from_str::<Map<String, Value>>(line) else {
         return harmless(line) + "\n";
     };
     let mut take = |name: &str| match event.remove(name) {
         Some(Value::String(text)) => harmless(&text),
+        Some(Value::Null) | None => "-".into(),
         Some(other) => other.to_string(),
-        None => "-".into(),
     };
-    let (at, kind, agent) = (take("at"), take("type"), take("agent"));
+    let (at, kind, agent) = (take("timestamp"), take("event_type"), take("agent_id"));
     let tone = match kind.as_str() {
         "SECURITY_VIOLATION" => Tone::Bad,
         "CONTAINMENT_ACTION" => Tone::Warning,
         _ => Tone::Plain,
     };
-    let rest: Vec<String> = event.iter().map(|(name, value)| format!("{name}={}", field(value))).collect();
-    let (at, kind) = (style.paint(Tone::Dim, &at), style.paint(tone, &format!("{kind:20}")));
+    let data = match event.remove("event_data") {
+        Some(Value::Object(data)) => data,
+        _ => Map::new(),
+    };
+    let rest: Vec<String> = data
+        .iter()
+        .filter(|(_, value)| !value.is_null())
+        .map(|(name, value)| format!("{name}={}", field(value)))
+        .collect();
+    let (at, kind) = (style.paint(Tone::Dim, &milliseconds(&at)), style.paint(tone, &format!("{kind:20}")));
     format!("{at}  {kind}  {agent:12}  {}", harmless(&rest.join(" "))).trim_end().to_owned() + "\n"
+}
+
+/// A time without what people do not read of its fraction.
+fn milliseconds(time: &str) -> String {
+    match time.split_once('.') {
+        Some((seconds, fraction)) if fraction.len() > 4 && fraction.is_ascii() => {
+            format!("{seconds}.{}Z", &fraction[..3])
+        }
+        _ => time.to_owned(),
+    }
 }
 
 fn field(value: &Value) -> String {
@@ -100,7 +118,7 @@ mod tests {
 
     #[test]
     fn an_event_is_one_line() {
-        let line = r#"{"at":"2026-01-01T00:00:00.000Z","type":"CONTAINMENT_ACTION","agent":"crawler","epoch":3,"reason":"a limit","by":"kernel"}"#;
+        let line = r#"{"timestamp":"2026-01-01T00:00:00.000000007Z","event_type":"CONTAINMENT_ACTION","agent_id":"crawler","event_id":"x","event_data":{"epoch":3,"reason":"a limit","by":"kernel","to":null}}"#;
         let shown = render(line, Style::default());
         let expected = "2026-01-01T00:00:00.000Z  CONTAINMENT_ACTION    crawler       by=kernel epoch=3 reason=\"a limit\"\n";
         assert_eq!(shown, expected);

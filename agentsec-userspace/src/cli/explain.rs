@@ -40,9 +40,7 @@ fn render(explanation: &Explanation, now: Timestamp, style: Style) -> String {
     }
     section(&mut text, style, "why", explanation.why.iter().cloned());
     section(&mut text, style, "packet", explanation.packet.iter().map(packet));
-    let settings = explanation.settings.iter();
-    let settings = settings.map(|setting| format!("{} = {}: {}", setting.key, setting.value, setting.effect));
-    section(&mut text, style, "settings", settings);
+    section(&mut text, style, "settings", explanation.settings.iter().cloned());
     section(&mut text, style, "next", explanation.next.iter().cloned());
     text
 }
@@ -70,7 +68,7 @@ fn section(text: &mut String, style: Style, title: &str, lines: impl Iterator<It
 mod tests {
     use super::*;
     use crate::api::views::tests::tripped_agent;
-    use crate::api::views::{Mode, Setting, State};
+    use crate::api::views::{Mode, State};
 
     #[test]
     fn an_explanation_reads_from_cause_to_remedy() {
@@ -89,11 +87,7 @@ mod tests {
                 local_port: 50_000,
                 bytes: 1514,
             }),
-            settings: vec![Setting {
-                key: "profiles.web.max_volume".into(),
-                value: "10MiB".into(),
-                effect: "raise it".into(),
-            }],
+            settings: vec!["profiles.web.max_volume is 10MiB".into()],
             next: vec!["probes in 12 s".into()],
         };
         let expected = "\
@@ -102,7 +96,7 @@ tripped by kernel 1 min ago (2023-11-14T22:13:20.123Z): volume limit
 why       volume 10.0 MiB reached max_volume
           risk 0.700
 packet    outbound tcp with [2001:db8::1]:443, local port 50000, 1.5 KiB, at 2023-11-14T22:13:20.123Z
-settings  profiles.web.max_volume = 10MiB: raise it
+settings  profiles.web.max_volume is 10MiB
 next      probes in 12 s
 ";
         assert_eq!(render(&explanation, Timestamp(1_700_000_060_123), Style::default()), expected);

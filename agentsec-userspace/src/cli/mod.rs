@@ -27,6 +27,8 @@ mod unload;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+pub use run::RunOptions;
+
 use clap::{Args, Parser, Subcommand};
 
 use crate::api::client::Client;

@@ -44,6 +44,7 @@ impl Args {
 
 /// Runs the daemon until it is told to stop. A wrong configuration is [`CliError::configuration`].
 fn start(options: RunOptions) -> Result<(), CliError> {
-    // CALL SITE: crate::daemon::run(options)
-    Err(anyhow::anyhow!("the daemon is not part of this build ({})", options.config.display()).into())
+    let config = crate::config::load(&options.config)
+        .map_err(|errors| CliError::configuration(&anyhow::Error::new(errors)))?;
+    Ok(crate::daemon::run(options, config)?)
 }

@@ -1,10 +1,9 @@
 //! `unload`: take everything of ours out of the kernel.
 
-use std::path::Path;
-
 use super::error::CliError;
 use super::exit::Exit;
 use super::{Context, Outcome};
+use crate::kernel::breakglass::{self, Unloaded};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {}
@@ -15,20 +14,17 @@ impl Args {
             let message = "a daemon is running; it would put everything back";
             return Err(CliError::new(Exit::Refused, message, Some("stop it first")));
         }
-        let removed = unload(&context.global.pin_path)?;
+        let removed = breakglass::unload(&context.global.pin_path)?;
+        let pin_path = context.global.pin_path.display();
         if context.output.json {
+            let removed = serde_json::json!({ "links": removed.links, "maps": removed.maps });
             context.output.object(&serde_json::json!({ "removed": removed }))?;
+        } else if removed == Unloaded::default() {
+            context.output.text(&format!("nothing of AgentSec under {pin_path}\n"))?;
         } else {
-            let lines: String = removed.iter().map(|what| format!("removed {what}\n")).collect();
-            let nothing = format!("nothing of AgentSec under {}\n", context.global.pin_path.display());
-            context.output.text(if lines.is_empty() { &nothing } else { &lines })?;
+            let Unloaded { links, maps } = removed;
+            context.output.text(&format!("removed {links} links and {maps} maps from {pin_path}\n"))?;
         }
         Ok(Exit::Ok)
     }
-}
-
-/// Unpins programs, maps and links; what was removed.
-fn unload(pin_path: &Path) -> anyhow::Result<Vec<String>> {
-    // CALL SITE: crate::kernel::breakglass::unload(pin_path)
-    anyhow::bail!("unloading {} is not part of this build", pin_path.display())
 }

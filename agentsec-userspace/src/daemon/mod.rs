@@ -3,6 +3,8 @@
 //! One task owns everything and handles one thing at a time: a tick, a notice, a change of interfaces, an
 //! operator's request. So nothing is locked, and what the core decides is carried out before the next input.
 
+mod agents;
+mod attach;
 mod endpoints;
 mod execute;
 mod observe;
@@ -11,19 +13,18 @@ mod start;
 mod state;
 mod views;
 
-use std::path::PathBuf;
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use agentsec_common::notice::{Notice, NoticeKind};
 use anyhow::{Context, Result};
 use serde_json::json;
-use tokio::io::Interest;
-use tokio::io::unix::AsyncFd;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio::time::MissedTickBehavior;
 
 use crate::api::{Request, Server};
+pub use crate::cli::RunOptions;
 use crate::clock;
 use crate::config::Config;
 use crate::core::{Draft, Engine, EventKind, Input, Time};
@@ -31,21 +32,9 @@ use crate::kernel::Kernel;
 use crate::kernel::interfaces::Bell;
 use crate::record::{JsonLines, Journal};
 
+use agents::Row;
 use roster::Roster;
 use state::StateFile;
-
-/// Where the daemon finds and keeps things.
-#[derive(Clone, Debug)]
-pub struct RunOptions {
-    /// Its configuration.
-    pub config: PathBuf,
-    /// Directory of its sockets.
-    pub run_dir: PathBuf,
-    /// Directory of its state.
-    pub state_dir: PathBuf,
-    /// Directory in a BPF file system where it pins programs and maps.
-    pub pin_path: PathBuf,
-}
 
 /// Name of the events file in the state directory.
 pub const EVENTS_NAME: &str = "events.jsonl";
@@ -64,6 +53,7 @@ struct Daemon {
     journal: Journal<JsonLines>,
     state: StateFile,
     roster: Roster,
+    rows: BTreeMap<String, Row>,
     events_written: u64,
     alerts: Vec<String>,
     next_reclaim_ns: u64,
@@ -99,8 +89,7 @@ impl Daemon {
         let mut interrupt = signal(SignalKind::interrupt()).context("listening for SIGINT")?;
         let mut tick = tokio::time::interval(Duration::from_nanos(self.config.daemon.interval_ns));
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let ring = AsyncFd::with_interest(self.kernel.notices.descriptor()?, Interest::READABLE)
-            .context("watching the ring of notices")?;
+        let ring = self.kernel.notices.watch()?;
         loop {
             tokio::select! {
                 biased;

@@ -28,6 +28,8 @@ use agentsec_common::maps;
 use agentsec_common::notice::Notice;
 use anyhow::{Context, Result};
 use aya::maps::{Map, MapData, RingBuf};
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
 
 pub use layout::Capacities;
 pub use object::OBJECT;
@@ -99,17 +101,19 @@ impl Notices {
     }
 }
 
-/// A descriptor to wait on for notices.
 impl Notices {
-    /// A descriptor of its own that becomes readable when there are notices.
+    /// Something to wait on: readable when there are notices.
     ///
     /// # Errors
     ///
     /// When the process has no descriptor left.
-    pub fn descriptor(&self) -> Result<OwnedFd> {
+    pub fn watch(&self) -> Result<AsyncFd<OwnedFd>> {
         // SAFETY: the ring owns its descriptor and outlives the borrow.
         let ring = unsafe { BorrowedFd::borrow_raw(self.ring.as_raw_fd()) };
-        ring.try_clone_to_owned().context("another descriptor of the ring of notices")
+        let own = ring.try_clone_to_owned().context("another descriptor of the ring of notices")?;
+        // SAFETY: an owned descriptor stays the same and open as long as its owner, which the watch keeps.
+        unsafe { AsyncFd::register_with_interest(own, Interest::READABLE) }
+            .context("watching the ring of notices")
     }
 }
 

@@ -24,17 +24,6 @@ pub struct PacketView {
     pub bytes: u64,
 }
 
-/// A setting that bears on the state.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Setting {
-    /// Where it is in the configuration, such as `profiles.crawler.limits.max_volume`.
-    pub key: String,
-    /// What it is now.
-    pub value: String,
-    /// What a change of it would do.
-    pub effect: String,
-}
-
 /// `GET /v1/agents/{id}/explain`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Explanation {
@@ -50,8 +39,8 @@ pub struct Explanation {
     pub why: Vec<String>,
     /// The packet that made the difference, if one did.
     pub packet: Option<PacketView>,
-    /// Which settings would change it.
-    pub settings: Vec<Setting>,
+    /// Settings that would change it, one sentence each.
+    pub settings: Vec<String>,
     /// What happens next, by itself or by whose hand.
     pub next: Vec<String>,
 }

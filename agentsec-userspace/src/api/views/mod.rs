@@ -16,7 +16,7 @@ pub use daemon::{AgentsByState, DaemonStatus, EventCounts, StrayPackets};
 pub use endpoint::{
     EndpointDirection, EndpointList, EndpointTraffic, EndpointView, protocol_name, remote_address,
 };
-pub use explanation::{Explanation, PacketView, Setting};
+pub use explanation::{Explanation, PacketView};
 
 use serde::{Deserialize, Serialize};
 

@@ -1,0 +1,308 @@
+//! Answers of the API, made from the core's views and the kernel's words.
+
+use agentsec_common::agent::Slot;
+use agentsec_common::endpoint::{EndpointKind, Typical};
+use agentsec_common::maps::LAYOUT_VERSION;
+use agentsec_common::policy;
+use agentsec_common::profile::{NO_LIMIT, Profile};
+use anyhow::Result;
+
+use crate::api::views::{
+    AgentStatus, Attachment, AttachmentKind, AttachmentStatus, Classes, Contributions, DaemonStatus,
+    Direction, EndpointCounts, EndpointList, EndpointTraffic, EndpointView, EventCounts, Explanation, Limits,
+    PacketView, Risk, Signals, Status, StrayPackets, Trip, WouldDrop, protocol_name, remote_address,
+};
+use crate::api::{
+    Operation, OperationOutcome, OperationReply, Refusal, Request, RequestError, RequestErrorCode, Timestamp,
+};
+use crate::clock;
+use crate::core::view::{AgentView, TrafficView};
+use crate::core::{self, Draft, EventKind, Input, Target, Time, tripped};
+
+use super::Daemon;
+use super::roster::{Member, Progress};
+
+impl Daemon {
+    /// Answers one request. Whoever asked may have gone meanwhile, which is their matter.
+    pub(super) fn answer(&mut self, request: Request) {
+        match request {
+            Request::Status { reply } => drop(reply.send(self.status())),
+            Request::Endpoints { agent, reply } => drop(reply.send(self.endpoints(&agent))),
+            Request::Explain { agent, reply } => drop(reply.send(self.explain(&agent))),
+            Request::Operate { operation, by, reply } => drop(reply.send(self.operate(operation, by))),
+            Request::Refused(refusal) => self.refused(&refusal),
+        }
+    }
+
+    fn status(&mut self) -> Status {
+        let now = clock::now();
+        let observations = self.observe_all(now);
+        self.handle(now, Input::Observed(observations));
+        let views = self.engine.views(now);
+        let mut agents: Vec<AgentStatus> = views.iter().filter_map(|view| self.agent_status(view)).collect();
+        agents.sort_by(|a, b| a.id.cmp(&b.id));
+        let daemon = self.daemon_status(now, &agents);
+        Status { agents, daemon }
+    }
+
+    fn agent_status(&self, view: &AgentView) -> Option<AgentStatus> {
+        let member = self.roster.get(view.slot)?;
+        let counters = self.kernel.collector.counters(view.slot).unwrap_or_default();
+        let ledger = self.kernel.collector.ledger(view.slot);
+        Some(AgentStatus {
+            id: view.id.clone(),
+            state: policy::State::from(view.state).into(),
+            mode: policy::Mode::from(view.mode).into(),
+            risk: Risk(view.risk_milli),
+            contributions: contributions(view.contributions),
+            epoch: view.epoch,
+            outbound: direction(view.outbound),
+            inbound: direction(view.inbound),
+            attachments: attachments(member),
+            tripped: view.tripped.as_ref().map(|tripped| Trip {
+                by: by_name(tripped.by).to_owned(),
+                at: tripped.at.parse().unwrap_or_default(),
+                reason: tripped.reason.clone(),
+            }),
+            profile: view.profile.clone(),
+            slot: view.slot,
+            trips: ledger.trip_seq as u32,
+            hold: view.hold,
+            next: Some(view.next.clone()).filter(|next| !next.is_empty()),
+            signals: Signals {
+                volume: view.volume_bytes,
+                unusual_endpoints: view.unusual_endpoints,
+                ..Signals::default()
+            },
+            limits: limits(&member.settings.profile),
+            would_drop: WouldDrop { bytes: view.would_drop_bytes, packets: view.would_drop_packets },
+            classes: Classes::from(counters.classes),
+            endpoints: EndpointCounts {
+                opened: self.live_endpoints(view.slot, EndpointKind::Opened),
+                accepted: self.live_endpoints(view.slot, EndpointKind::Accepted),
+                overflow: ledger.endpoint_overflow,
+            },
+        })
+    }
+
+    fn daemon_status(&mut self, now: Time, agents: &[AgentStatus]) -> DaemonStatus {
+        let strays = self.kernel.collector.strays().map(StrayPackets::from).unwrap_or_default();
+        let mut status = DaemonStatus {
+            pid: std::process::id(),
+            version: env!("CARGO_PKG_VERSION").into(),
+            started_at: Timestamp(self.started.wall_ns / 1_000_000),
+            uptime_s: (now.mono_ns - self.started.mono_ns) / 1_000_000_000,
+            config: self.options.config.display().to_string(),
+            interval_ms: self.config.daemon.interval_ns / 1_000_000,
+            layout: LAYOUT_VERSION,
+            pin_path: self.options.pin_path.display().to_string(),
+            kernel: std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default().trim().into(),
+            strays,
+            events: EventCounts {
+                written: self.events_written,
+                queued: self.journal.waiting() as u64,
+                lost: self.journal.lost(),
+            },
+            alerts: self.alerts.clone(),
+            ..DaemonStatus::default()
+        };
+        for agent in agents {
+            status.agents_by_state.add(agent.state);
+            let pending = |attachment: &&Attachment| attachment.status != AttachmentStatus::Attached;
+            status.attachments_pending += agent.attachments.iter().filter(pending).count() as u32;
+        }
+        status
+    }
+
+    fn slot(&self, agent: &str) -> Result<Slot, RequestError> {
+        self.roster.slot_of(agent).ok_or_else(|| RequestError::no_agent(agent))
+    }
+
+    fn endpoints(&self, agent: &str) -> Result<EndpointList, RequestError> {
+        let slot = self.slot(agent)?;
+        let now = clock::now();
+        let seen = |mono_ns: u64| Timestamp(now.wall_at(mono_ns) / 1_000_000);
+        let mut endpoints: Vec<_> = self
+            .kernel
+            .collector
+            .endpoints()
+            .filter(|(key, _)| key.slot == slot)
+            .map(|(key, endpoint)| EndpointView {
+                remote: remote_address(key.remote),
+                port: key.port,
+                protocol: protocol_name(key.protocol).into_owned(),
+                direction: EndpointKind::from_byte(key.kind).unwrap_or(EndpointKind::Opened).into(),
+                typical: Some(Typical::latest(endpoint.typical)),
+                outbound: EndpointTraffic { bytes: endpoint.bytes[0], packets: endpoint.packets[0] },
+                inbound: EndpointTraffic { bytes: endpoint.bytes[1], packets: endpoint.packets[1] },
+                first_seen: seen(endpoint.first_seen_ns),
+                last_seen: seen(endpoint.last_seen_ns),
+            })
+            .collect();
+        endpoints.sort_by_key(|view| std::cmp::Reverse(view.outbound.bytes + view.inbound.bytes));
+        let overflow = self.kernel.collector.ledger(slot).endpoint_overflow;
+        Ok(EndpointList { agent: agent.to_owned(), endpoints, overflow })
+    }
+
+    fn explain(&mut self, agent: &str) -> Result<Explanation, RequestError> {
+        let slot = self.slot(agent)?;
+        let now = clock::now();
+        let observed = self.observe(now, slot).into_iter().collect();
+        self.handle(now, Input::Observed(observed));
+        let (Some(view), Some(explanation)) = (self.engine.view(now, slot), self.engine.explain(now, slot))
+        else {
+            return Err(RequestError::no_agent(agent));
+        };
+        let status = self.agent_status(&view).ok_or_else(|| RequestError::no_agent(agent))?;
+        let why = std::iter::once(explanation.summary).chain(explanation.because).collect();
+        let at = status.tripped.as_ref().map_or(Timestamp(now.wall_ns / 1_000_000), |trip| trip.at);
+        Ok(Explanation {
+            agent: agent.to_owned(),
+            state: status.state,
+            mode: status.mode,
+            tripped: status.tripped,
+            why,
+            packet: explanation.packet.map(|packet| packet_view(&packet, at)),
+            settings: explanation.would_change,
+            next: vec![explanation.next].into_iter().filter(|next| !next.is_empty()).collect(),
+        })
+    }
+
+    fn operate(&mut self, operation: Operation, by: String) -> Result<OperationReply, RequestError> {
+        let request = request(operation);
+        let outcomes = self.handle(clock::now(), Input::Operator { request, by });
+        self.save();
+        let mut reply = OperationReply::default();
+        for (agent, outcome) in outcomes {
+            match outcome {
+                Ok(done) => reply.agents.extend(self.outcome_of(agent, &done)),
+                Err(core::Refusal::UnknownAgent) => return Err(RequestError::no_agent(&agent)),
+                Err(refusal) => {
+                    return Err(RequestError::new(RequestErrorCode::Refused, format!("{agent}: {refusal}")));
+                }
+            }
+        }
+        Ok(reply)
+    }
+
+    fn outcome_of(&self, agent: String, done: &core::Done) -> Option<OperationOutcome> {
+        let slot = self.roster.slot_of(&agent)?;
+        let view = self.engine.view(clock::now(), slot)?;
+        Some(OperationOutcome {
+            agent,
+            state: policy::State::from(view.state).into(),
+            mode: policy::Mode::from(view.mode).into(),
+            epoch: view.epoch,
+            changed: done.changed,
+            message: done.text.clone(),
+        })
+    }
+
+    /// Somebody who may not has tried to speak to the socket: an agent, perhaps.
+    fn refused(&mut self, refusal: &Refusal) {
+        let now = clock::now();
+        let data = serde_json::json!({
+            "violation_type": "control_api_refused",
+            "severity": "high",
+            "policy_violated": "operators only, in the daemon's own namespaces",
+            "attempted_action": "connect to the operator socket",
+            "context": {
+                "pid": refusal.pid, "uid": refusal.uid, "gid": refusal.gid, "cgroup": refusal.cgroup,
+                "reason": refusal.reason, "count": refusal.count,
+            },
+            "risk_score": null,
+        });
+        self.record(now, Draft::daemon(now, EventKind::SecurityViolation, data));
+    }
+}
+
+fn request(operation: Operation) -> core::Request {
+    match operation {
+        Operation::Quarantine { agent, reason, hold } => {
+            core::Request::Quarantine { target: Target::Agent(agent), reason, hold }
+        }
+        Operation::Release { agent, force } => {
+            core::Request::Release { target: agent.map_or(Target::All, Target::Agent), force }
+        }
+        Operation::Shadow { agent, on } => core::Request::Shadow { target: Target::Agent(agent), off: !on },
+        Operation::Exempt { agent, on } => core::Request::Exempt { target: Target::Agent(agent), off: !on },
+    }
+}
+
+fn attachments(member: &Member) -> Vec<Attachment> {
+    let attached = |(ifindex, place): (&u32, &super::roster::Place)| {
+        let (status, error, hook) = match &place.progress {
+            Progress::Attached => (AttachmentStatus::Attached, None, Some("tcx".to_owned())),
+            Progress::Failed(error) => (AttachmentStatus::Failed, Some(error.clone()), None),
+        };
+        Attachment {
+            kind: AttachmentKind::Interface,
+            interface: Some(place.interface.clone()),
+            ifindex: Some(*ifindex),
+            status,
+            error,
+            hook,
+            ..Attachment::default()
+        }
+    };
+    if member.places.is_empty()
+        && let Some(interface) = &member.configured
+    {
+        return vec![Attachment {
+            kind: AttachmentKind::Interface,
+            interface: Some(interface.clone()),
+            status: AttachmentStatus::Missing,
+            ..Attachment::default()
+        }];
+    }
+    member.places.iter().map(attached).collect()
+}
+
+fn contributions(terms: tripped::Contributions) -> Contributions {
+    Contributions {
+        auth: Risk(terms.auth),
+        volume: Risk(terms.volume),
+        endpoints: Risk(terms.endpoints),
+        deviation: Risk(terms.deviation),
+        extra: Risk(terms.extra),
+    }
+}
+
+fn direction(traffic: TrafficView) -> Direction {
+    Direction {
+        bytes: traffic.bytes,
+        packets: traffic.packets,
+        dropped_bytes: traffic.dropped_bytes,
+        dropped_packets: traffic.dropped_packets,
+    }
+}
+
+fn limits(profile: &Profile) -> Limits {
+    let limit = |value: u32| (value != u32::MAX).then_some(value);
+    Limits {
+        max_volume: (profile.max_volume != NO_LIMIT).then_some(profile.max_volume),
+        max_unusual_endpoints: limit(profile.max_unusual_endpoints),
+        max_auth_failures: limit(profile.max_auth_failures),
+        quarantine_threshold: Risk(profile.quarantine_threshold),
+    }
+}
+
+fn packet_view(packet: &tripped::Packet, at: Timestamp) -> PacketView {
+    PacketView {
+        at,
+        direction: packet.direction.clone(),
+        protocol: protocol_name(packet.protocol).into_owned(),
+        remote: packet.remote.clone(),
+        remote_port: packet.remote_port,
+        local_port: packet.local_port,
+        bytes: packet.bytes.into(),
+    }
+}
+
+fn by_name(by: tripped::By) -> &'static str {
+    match by {
+        tripped::By::Kernel => "kernel",
+        tripped::By::Daemon => "daemon",
+        tripped::By::Operator => "operator",
+    }
+}
