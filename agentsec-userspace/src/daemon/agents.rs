@@ -107,7 +107,8 @@ impl Daemon {
     fn settings(&self, id: &str, section: &str, agent: &AgentConfig) -> AgentSettings {
         let row = self.rows[&agent.profile];
         let never = &self.config.never_isolate;
-        let starts_in_shadow = agent.newcomer == Newcomer::Shadow && matches!(agent.interface, Interface::Pattern(_));
+        let starts_in_shadow =
+            agent.newcomer == Newcomer::Shadow && matches!(agent.interface, Interface::Pattern(_));
         AgentSettings {
             profile_name: agent.profile.clone(),
             profile: row.profile,
@@ -147,13 +148,8 @@ impl Daemon {
             }
         }
         // No program runs for the slot any more, so its list can be emptied and its counts made even.
-        let keys: Vec<_> = self
-            .kernel
-            .collector
-            .endpoints()
-            .map(|(key, _)| key)
-            .filter(|key| key.slot == slot)
-            .collect();
+        let keys: Vec<_> =
+            self.kernel.collector.endpoints().map(|(key, _)| key).filter(|key| key.slot == slot).collect();
         for key in keys {
             self.kernel.collector.remove_endpoint(&key)?;
         }

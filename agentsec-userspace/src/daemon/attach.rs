@@ -99,7 +99,11 @@ impl Daemon {
         let change = AttachmentChange::Missing;
         self.handle(clock::now(), Input::Attachment { slot, interface: place.interface, change });
         // An adopted agent is its interface; but whoever is contained stays known, should it come back.
-        if ephemeral && self.engine.view(clock::now(), slot).is_some_and(|view| State::from(view.state) == State::Closed)
+        if ephemeral
+            && self
+                .engine
+                .view(clock::now(), slot)
+                .is_some_and(|view| State::from(view.state) == State::Closed)
             && let Err(error) = self.forget(slot, "its interface is gone")
         {
             self.complain("agents", &error);
@@ -138,7 +142,8 @@ impl Daemon {
 
     fn wanted(&self, present: &BTreeMap<u32, String>) -> Vec<Wanted> {
         let is_attached = |ifindex: u32| {
-            let place = self.roster.owner(ifindex).and_then(|slot| self.roster.get(slot)?.places.get(&ifindex));
+            let place =
+                self.roster.owner(ifindex).and_then(|slot| self.roster.get(slot)?.places.get(&ifindex));
             place.is_some_and(|place| place.progress == Progress::Attached)
         };
         let want = |(ifindex, interface): (&u32, &String)| {

@@ -86,12 +86,21 @@ impl Daemon {
         let refused = outcome.refused.len() as u64;
         self.events_written += waiting.saturating_sub(self.journal.waiting() as u64 + refused);
         if let Some(error) = outcome.error {
-            self.complain("events", &anyhow::Error::new(error).context("the log takes none; they wait in memory"));
+            self.complain(
+                "events",
+                &anyhow::Error::new(error).context("the log takes none; they wait in memory"),
+            );
         } else if outcome.durable {
             self.alerts.retain(|alert| !alert.starts_with("events:"));
         }
-        let recorded = outcome.recorded.into_iter().map(|trip| Input::Recorded { slot: trip.slot, trip_seq: trip.trip_seq });
-        let failed = outcome.refused.into_iter().map(|trip| Input::RecordFailed { slot: trip.slot, trip_seq: trip.trip_seq });
+        let recorded = outcome
+            .recorded
+            .into_iter()
+            .map(|trip| Input::Recorded { slot: trip.slot, trip_seq: trip.trip_seq });
+        let failed = outcome
+            .refused
+            .into_iter()
+            .map(|trip| Input::RecordFailed { slot: trip.slot, trip_seq: trip.trip_seq });
         recorded.chain(failed).collect()
     }
 

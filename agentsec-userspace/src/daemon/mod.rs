@@ -30,7 +30,7 @@ use crate::config::Config;
 use crate::core::{Draft, Engine, EventKind, Input, Time};
 use crate::kernel::Kernel;
 use crate::kernel::interfaces::Bell;
-use crate::record::{JsonLines, Journal};
+use crate::record::{Journal, JsonLines};
 
 use agents::Row;
 use roster::Roster;

@@ -16,7 +16,7 @@ use crate::core::{Draft, Engine, EventKind};
 use crate::kernel::pins::Pins;
 use crate::kernel::{Capacities, Kernel};
 use crate::record::event::UuidV7;
-use crate::record::{JsonLines, Journal, Sealer};
+use crate::record::{Journal, JsonLines, Sealer};
 
 use super::agents::{Row, Section};
 use super::roster::Roster;
@@ -117,9 +117,8 @@ fn install_profiles(kernel: &mut Kernel, config: &Config) -> Result<BTreeMap<Str
     let mut rows = BTreeMap::new();
     for (name, profile) in &config.profiles {
         let compiled = profile.compile();
-        let typical = profile
-            .typical_prefixes()
-            .map_err(|error| anyhow::anyhow!("profile {name}: {error:?}"))?;
+        let typical =
+            profile.typical_prefixes().map_err(|error| anyhow::anyhow!("profile {name}: {error:?}"))?;
         let index = kernel
             .enforcer
             .install_profile(&compiled, &typical)

@@ -122,11 +122,7 @@ fn remove_all(directory: &Path, is_ours: fn(&str) -> bool) -> Result<usize> {
 fn remove_directory(directory: &Path) -> Result<()> {
     match fs::remove_dir(directory) {
         Ok(()) => Ok(()),
-        Err(error)
-            if matches!(error.raw_os_error(), Some(libc::ENOTEMPTY | libc::ENOENT)) =>
-        {
-            Ok(())
-        }
+        Err(error) if matches!(error.raw_os_error(), Some(libc::ENOTEMPTY | libc::ENOENT)) => Ok(()),
         Err(error) => Err(error).with_context(|| format!("cannot remove {}", directory.display())),
     }
 }

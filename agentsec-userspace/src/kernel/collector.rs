@@ -62,7 +62,8 @@ impl Collector {
     /// When the map cannot be written.
     pub fn clear_counters(&mut self, slot: Slot) -> Result<()> {
         let cpus = aya::util::nr_cpus().map_err(|(path, error)| anyhow::anyhow!("{path}: {error}"))?;
-        let zero = PerCpuValues::try_from(vec![Counters::default(); cpus]).context("as many values as CPUs")?;
+        let zero =
+            PerCpuValues::try_from(vec![Counters::default(); cpus]).context("as many values as CPUs")?;
         self.counters.set(slot, zero, 0).context("clearing an agent's counters")
     }
 

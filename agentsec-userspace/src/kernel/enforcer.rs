@@ -98,7 +98,8 @@ impl Enforcer {
     ///
     /// When all slots are taken: the error names the agent and the setting.
     pub fn assign(&mut self, name: &str) -> Result<Slot> {
-        let bytes = AgentName::new(name).with_context(|| format!("agent name {name:?} is empty or too long"))?;
+        let bytes =
+            AgentName::new(name).with_context(|| format!("agent name {name:?} is empty or too long"))?;
         for slot in 0..self.agents.len() {
             if self.agents.get(&slot, 0)? == AgentName::FREE {
                 self.agents.set(slot, bytes, 0)?;
@@ -175,7 +176,8 @@ impl Enforcer {
             let length = ROW_BITS + prefix.prefix_len;
             if let Err(error) = self.typical.insert(&Key::new(length, key), prefix.rules, 0) {
                 self.clear(row)?;
-                return Err(error).context("no room for a profile's typical endpoints: see daemon.max_typical_prefixes");
+                return Err(error)
+                    .context("no room for a profile's typical endpoints: see daemon.max_typical_prefixes");
             }
             self.prefixes.entry(row).or_default().push((length, key));
         }

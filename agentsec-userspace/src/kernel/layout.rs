@@ -152,7 +152,8 @@ impl Shape {
     /// Compares the pinned map with what is expected.
     fn check(&self, pins: &Pins) -> Result<()> {
         let path = pins.map(self.name);
-        let info = MapInfo::from_pin(&path).with_context(|| format!("cannot open the pin {}", path.display()))?;
+        let info =
+            MapInfo::from_pin(&path).with_context(|| format!("cannot open the pin {}", path.display()))?;
         let kind = info.map_type().with_context(|| format!("{} is of no known type", path.display()))?;
         // Arrays of percpu values and rings report sizes that the kernel rounds or leaves zero.
         if kind != self.kind

@@ -96,7 +96,8 @@ impl Links {
         let way = if name.inbound { TcAttachType::Egress } else { TcAttachType::Ingress };
         let program = self.program(name.inbound)?;
         let first = TcAttachOptions::TcxOrder(LinkOrder::first());
-        let id = program.attach_with_options(interface, way, first).context("the kernel refuses the TCX link")?;
+        let id =
+            program.attach_with_options(interface, way, first).context("the kernel refuses the TCX link")?;
         let link = FdLink::try_from(program.take_link(id)?).context("keeping the link")?;
         // An interface that was deleted has left its pin behind, and its number may come back.
         pins::remove(&path)?;

@@ -31,6 +31,7 @@ pub(super) fn load(pins: &Pins, capacities: &Capacities) -> Result<Ebpf> {
 
 /// A program of the object.
 pub(super) fn classifier<'a>(object: &'a mut Ebpf, name: &str) -> Result<&'a mut SchedClassifier> {
-    let program = object.program_mut(name).with_context(|| format!("the BPF object has no program {name}"))?;
+    let program =
+        object.program_mut(name).with_context(|| format!("the BPF object has no program {name}"))?;
     program.try_into().with_context(|| format!("{name} is not a classifier"))
 }

@@ -55,9 +55,16 @@ impl MappedArray {
     ///
     /// When either is out of bounds: slots are checked where they enter.
     pub(super) fn word(&self, entry: u32, index: usize) -> &AtomicU64 {
-        assert!(entry < self.entries && index < self.stride / 8, "word {index} of entry {entry} is out of bounds");
+        assert!(
+            entry < self.entries && index < self.stride / 8,
+            "word {index} of entry {entry} is out of bounds"
+        );
         // SAFETY: within the mapping, as just checked, aligned, and alive as long as `self`.
-        unsafe { AtomicU64::from_ptr(self.base.as_ptr().cast::<u64>().add(entry as usize * (self.stride / 8) + index)) }
+        unsafe {
+            AtomicU64::from_ptr(
+                self.base.as_ptr().cast::<u64>().add(entry as usize * (self.stride / 8) + index),
+            )
+        }
     }
 
     /// The first `N` words of the value at `entry`, each loaded whole.

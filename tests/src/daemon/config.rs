@@ -9,6 +9,7 @@ use toml::{Table, Value};
 #[derive(Clone, Debug, Default)]
 pub struct Config {
     table: Table,
+    last_agent: Option<String>,
 }
 
 impl Config {
@@ -20,10 +21,10 @@ impl Config {
 
     /// One that begins with this text.
     pub fn parse(text: &str) -> Result<Self> {
-        Ok(Self { table: text.parse().context("the configuration is not TOML")? })
+        Ok(Self { table: text.parse().context("the configuration is not TOML")?, last_agent: None })
     }
 
-    /// Sets what a dotted path such as `breaker.cool_down` names.
+    /// Sets what a dotted path such as `breaker.cooldown` names.
     ///
     /// # Panics
     /// When a part of the path before the last is something else than a table.
@@ -33,13 +34,15 @@ impl Config {
         self
     }
 
-    /// Adds an agent that meets the kernel at this interface: an element of `agents` with its `id` and `interface`.
+    /// Adds an agent section `id` for this interface or pattern.
     #[must_use]
-    pub fn agent(self, id: &str, interface: &str) -> Self {
+    pub fn agent(mut self, id: &str, interface: &str) -> Self {
         let mut agent = Table::new();
-        agent.insert("id".to_owned(), id.into());
         agent.insert("interface".to_owned(), interface.into());
-        self.element("agents", agent)
+        let agents = self.table.entry("agents").or_insert_with(|| Value::Table(Table::new()));
+        agents.as_table_mut().expect("a table of agents").insert(id.to_owned(), Value::Table(agent));
+        self.last_agent = Some(id.to_owned());
+        self
     }
 
     /// Sets something of the agent that was added last.
@@ -48,20 +51,9 @@ impl Config {
     /// When there is none, and as [`Config::set`] does.
     #[must_use]
     pub fn of_agent(mut self, path: &str, value: impl Into<Value>) -> Self {
-        let agents = self.table.get_mut("agents").and_then(Value::as_array_mut);
-        let last = agents.and_then(|agents| agents.last_mut()).and_then(Value::as_table_mut);
-        insert(last.expect("an agent was added before"), path, value.into());
-        self
-    }
-
-    /// Adds a table to the array of tables `name`.
-    ///
-    /// # Panics
-    /// When `name` is something else.
-    #[must_use]
-    pub fn element(mut self, name: &str, element: Table) -> Self {
-        let array = self.table.entry(name).or_insert_with(|| Value::Array(Vec::new()));
-        array.as_array_mut().expect("an array of tables").push(Value::Table(element));
+        let id = self.last_agent.as_deref().expect("an agent was added before");
+        let agent = self.table.get_mut("agents").and_then(|agents| agents.get_mut(id));
+        insert(agent.and_then(Value::as_table_mut).expect("a table"), path, value.into());
         self
     }
 }
@@ -91,13 +83,13 @@ mod tests {
     #[test]
     fn settings_and_agents_become_toml() {
         let config = Config::new()
-            .set("breaker.cool_down", "5s")
+            .set("breaker.cooldown", "5s")
             .agent("a", "agent-0")
-            .of_agent("profile.max_volume", 1000)
+            .of_agent("breaker.probe", "2s")
             .agent("b", "agent-1");
         let again: Table = config.to_string().parse().unwrap();
-        assert_eq!(again["breaker"]["cool_down"].as_str(), Some("5s"));
-        assert_eq!(again["agents"][0]["profile"]["max_volume"].as_integer(), Some(1000));
-        assert_eq!(again["agents"][1]["interface"].as_str(), Some("agent-1"));
+        assert_eq!(again["breaker"]["cooldown"].as_str(), Some("5s"));
+        assert_eq!(again["agents"]["a"]["breaker"]["probe"].as_str(), Some("2s"));
+        assert_eq!(again["agents"]["b"]["interface"].as_str(), Some("agent-1"));
     }
 }
