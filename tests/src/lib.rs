@@ -4,12 +4,14 @@
 //! * [`link`]: veth pairs, addresses, offloads, sysctls, and the interface counters that tests compare with.
 //! * [`lab`]: a host namespace, its agents and a world to talk to, wired up in one call.
 //! * [`traffic`]: real traffic between them, bounded in amount and in time, and a capture that counts it.
+//! * [`bench`]: what containment costs.
 //! * [`daemon`]: the daemon itself in the lab's host namespace, with its own sockets, state and pins.
 //!
 //! Everything here needs root. Nothing touches the machine's own network: every interface is born in a
 //! namespace that the fixture made, and dies with it. What the kernel does not clean up by itself when a
 //! test is killed (a pin directory, a named namespace) carries the process id and start time in its name.
 
+pub mod bench;
 pub mod daemon;
 pub mod lab;
 pub mod link;

@@ -1,9 +1,11 @@
 //! A laboratory for AgentSec: a network to try it on by hand, the demo, and the bench.
 
 use std::io::Read;
+use std::path::PathBuf;
 
+use agentsec_tests::bench;
 use agentsec_tests::lab::{Lab, Plan, Topology};
-use anyhow::{Result, bail};
+use anyhow::{Result, bail, ensure};
 use clap::{Parser, Subcommand};
 
 #[derive(Debug, Parser)]
@@ -31,6 +33,12 @@ enum Verb {
         /// Tell the results as JSON
         #[arg(long)]
         json: bool,
+        /// Succeed even when a target is missed
+        #[arg(long)]
+        no_fail: bool,
+        /// Another build of the kernel programs to measure in the same run
+        #[arg(long, value_name = "OBJECT")]
+        against: Option<PathBuf>,
     },
     /// Set up a network with a host, agents and a world, until Enter is pressed
     Lab {
@@ -46,7 +54,11 @@ enum Verb {
 fn main() -> Result<()> {
     match Arguments::parse().verb {
         Verb::Demo { .. } => bail!("there is no demo yet"),
-        Verb::Bench { .. } => bail!("there is no bench yet"),
+        Verb::Bench { names, json, no_fail, against } => {
+            let met = bench::run(&bench::Options { names, json, against })?;
+            ensure!(met || no_fail, "a target is missed");
+            Ok(())
+        }
         Verb::Lab { agents, bridged } => lab(agents, bridged),
     }
 }
