@@ -4,9 +4,14 @@
 //! is compared is measured alternately in one run, and the medians are compared. Each bench makes its own
 //! namespaces and its own daemon, and touches nobody else's.
 
+mod containment;
+mod drop;
 mod program;
 mod row;
+mod scale;
+mod setup;
 mod statistics;
+mod throughput;
 
 use std::path::PathBuf;
 
@@ -29,7 +34,13 @@ pub struct Options {
 type Bench = fn(&Options) -> Result<Vec<Row>>;
 
 /// All benches by name, in the order in which they run.
-const BENCHES: [(&str, Bench); 1] = [("program", program::run)];
+const BENCHES: [(&str, Bench); 5] = [
+    ("program", program::run),
+    ("containment", containment::run),
+    ("drop", drop::run),
+    ("throughput", throughput::run),
+    ("scale", scale::run),
+];
 
 /// Measures; tells whether every target is met.
 pub fn run(options: &Options) -> Result<bool> {

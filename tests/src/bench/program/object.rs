@@ -12,13 +12,17 @@ use agentsec_common::ledger::Ledger;
 use agentsec_common::policy::{Control, Mode, Policy, State};
 use agentsec_common::profile::{COUNT_INBOUND, COUNT_OUTBOUND, NO_LIMIT, PRESENT, Profile, Weights};
 use agentsec_common::typical::{ACCEPTED, ANY_PROTOCOL, OPENED, PortRule, PortRules, ROW_BITS, TypicalKey};
-use agentsec_common::window::BucketClock;
+use agentsec_common::window::{BUCKETS, BucketClock, Moment, Step};
 use anyhow::{Context, Result, ensure};
 use aya::maps::lpm_trie::Key;
 use aya::maps::{Array, LpmTrie, PerCpuArray};
 use aya::programs::SchedClassifier;
 use aya::{Ebpf, EbpfLoader};
+use nix::time::{ClockId, clock_gettime};
 use object::{Object as _, ObjectSection as _, ObjectSymbol as _};
+
+const WINDOW_NS: u64 = 60_000_000_000;
+const EPOCH: u32 = 1;
 
 /// The object, loaded, with agents of one state.
 pub(super) struct Object {
@@ -47,10 +51,11 @@ impl Object {
         let mut object = Self { ebpf, load_time: start.elapsed() / 2 };
         object.expect(expected)?;
         let mut policy: Array<_, Policy> = object.map(POLICY)?.try_into()?;
-        let control = Control { state, mode: Mode::Enforce, row: 0, epoch: 1, acked_trip: 0 };
+        let control = Control { state, mode: Mode::Enforce, row: 0, epoch: EPOCH, acked_trip: 0 };
         for slot in 0..agents {
             policy.set(slot, Policy { control: control.to_word(), ..Policy::default() }, 0)?;
         }
+        object.remember_a_minute(agents)?;
         let mut identity: Array<_, u64> = object.map(IDENTITY_NEAR)?.try_into()?;
         for slot in 0..agents {
             identity.set(slot + 1, Identity::of(slot).to_word(), 0)?;
@@ -63,7 +68,7 @@ impl Object {
         let profile = Profile {
             flags: PRESENT | COUNT_OUTBOUND | COUNT_INBOUND,
             generation: 0,
-            bucket_multiplier: BucketClock::for_window(60_000_000_000).multiplier(),
+            bucket_multiplier: BucketClock::for_window(WINDOW_NS).multiplier(),
             max_volume: NO_LIMIT,
             anomalous_volume: NO_LIMIT,
             max_unusual_endpoints: u32::MAX,
@@ -84,6 +89,25 @@ impl Object {
             rules.rules[0] = any;
             let mut typical: LpmTrie<_, TypicalKey, PortRules> = self.map(TYPICAL)?.try_into()?;
             typical.insert(&Key::new(ROW_BITS, TypicalKey { row: 0, remote: [0; 4] }), rules, 0)?;
+        }
+        Ok(())
+    }
+
+    /// Fills every bucket of the agents' windows of volume, as they are after a minute: an empty one is cheaper to
+    /// skip than a live one to add.
+    fn remember_a_minute(&mut self, agents: u32) -> Result<()> {
+        let now: Duration = clock_gettime(ClockId::CLOCK_MONOTONIC)?.into();
+        let now = BucketClock::for_window(WINDOW_NS).moment(u64::try_from(now.as_nanos())?, EPOCH);
+        let mut ledger: Array<_, Ledger> = self.map(LEDGER)?.try_into()?;
+        for slot in 0..agents {
+            let mut words = ledger.get(&slot, 0)?;
+            for age in 0..BUCKETS as u64 {
+                let then = Moment { bucket: now.bucket.saturating_sub(age), ..now };
+                if let Step::Restart(word) = then.step(words.volume[then.index()], 1000) {
+                    words.volume[then.index()] = word;
+                }
+            }
+            ledger.set(slot, words, 0)?;
         }
         Ok(())
     }
