@@ -153,9 +153,7 @@ pub fn counts_as_unusual(case: &Case, seen: &Seen) -> bool {
 pub extern "C" fn agentsec_unusual(case: *const Case, entry: *mut Endpoint) -> i32 {
     // SAFETY: the verifier checks that callers pass a whole case.
     let Some(case) = (unsafe { case.as_ref() }) else { return 0 };
-    let (Some(policy), Some(ledger), Some(profile)) =
-        (POLICY.get_ptr(case.slot), LEDGER.get_ptr_mut(case.slot), PROFILES.get(case.row))
-    else {
+    let (Some(ledger), Some(profile)) = (LEDGER.get_ptr_mut(case.slot), PROFILES.get(case.row)) else {
         return 0;
     };
     let now = profile.bucket_clock().moment(case.now_ns, case.epoch);
@@ -176,8 +174,10 @@ pub extern "C" fn agentsec_unusual(case: *const Case, entry: *mut Endpoint) -> i
             words::take_one(window, then);
         }
     }
+    // SAFETY: a live map value.
+    words::stamp(unsafe { &raw mut (*ledger).unusual_latest }, now, case.slot);
     // A stale epoch is noticed when the state is read again.
-    let _ = words::count(window, now, 1, policy);
+    let _ = words::count(window, now, 1, case.slot);
     0
 }
 
@@ -198,14 +198,14 @@ pub fn passed(counters: *mut Counters, case: &Case, entry: *mut Endpoint) {
     }
 }
 
-/// Counts a packet that is dropped.
+/// Counts a packet, or the packets it becomes, as dropped.
 #[inline(always)]
-pub fn dropped(counters: *mut Counters, case: &Case) {
+pub fn dropped(counters: *mut Counters, inbound: u8, bytes: u64, packets: u64) {
     // SAFETY: a live map value, this CPU's own.
     unsafe {
-        let traffic = (&raw mut (*counters).traffic).cast::<Traffic>().add((case.inbound & 1) as usize);
-        (*traffic).dropped_bytes += case.bytes;
-        (*traffic).dropped_packets += case.packets;
+        let traffic = (&raw mut (*counters).traffic).cast::<Traffic>().add((inbound & 1) as usize);
+        (*traffic).dropped_bytes += bytes;
+        (*traffic).dropped_packets += packets;
     }
 }
 

@@ -78,7 +78,7 @@ pub fn read(skb: *mut __sk_buff, case: &mut Case) {
         unsafe { bpf_skb_pull_data(skb, (*skb).len.min(PULL_BYTES)) };
         agentsec_parse(skb, &raw mut case.headers);
     }
-    size(skb, case);
+    (case.bytes, case.packets) = size(skb, case.headers.header_bytes);
 }
 
 /// Whether bytes lie beyond the linear part.
@@ -97,14 +97,13 @@ pub fn is_super(skb: *mut __sk_buff) -> bool {
     unsafe { (*skb).gso_size != 0 }
 }
 
-/// Takes the packet's bytes and packets on the wire: a VLAN tag that the stack holds beside the packet is four
-/// bytes more.
+/// The packet's bytes and packets on the wire, with `header_bytes` in each: a VLAN tag that the stack holds beside
+/// the packet is four bytes more.
 #[inline(always)]
-pub fn size(skb: *mut __sk_buff, case: &mut Case) {
+pub fn size(skb: *mut __sk_buff, header_bytes: u16) -> (u64, u64) {
     // SAFETY: the context pointer that the kernel passed.
     let (length, tagged, gso_size, segments) =
         unsafe { ((*skb).len, (*skb).vlan_present != 0, (*skb).gso_size, (*skb).gso_segs) };
     let tag = if tagged { VLAN_BYTES } else { 0 };
-    let header_bytes = case.headers.header_bytes.wrapping_add(tag as u16);
-    (case.bytes, case.packets) = wire_size(length + tag, header_bytes, gso_size, segments);
+    wire_size(length + tag, header_bytes.wrapping_add(tag as u16), gso_size, segments)
 }
