@@ -3,7 +3,7 @@
 use aya_ebpf::bindings::__sk_buff;
 use aya_ebpf::helpers::bpf_skb_pull_data;
 
-use agentsec_common::packet::{Class, Frame, Headers, parse, wire_size};
+use agentsec_common::packet::{Class, Frame, Headers, parse_into, wire_size};
 
 use crate::case::Case;
 
@@ -61,11 +61,9 @@ impl Frame for Linear {
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn agentsec_parse(skb: *mut __sk_buff, headers: *mut Headers) -> i32 {
-    if headers.is_null() {
-        return 1;
-    }
-    // SAFETY: not null, and the verifier checks that callers pass room for it.
-    unsafe { headers.write(parse(&Linear::of(skb))) };
+    // SAFETY: the verifier checks that callers pass whole headers.
+    let Some(headers) = (unsafe { headers.as_mut() }) else { return 1 };
+    parse_into(&Linear::of(skb), headers);
     0
 }
 
