@@ -296,6 +296,22 @@ mod tests {
         }
 
         #[test]
+        fn a_window_is_read_as_long_as_it_holds_anything(
+            bucket in 32u64..1 << 40, later in 0u64..20, other in 0u64..=1, epoch in 0u32..=crate::policy::EPOCH_MASK,
+        ) {
+            let counted = Moment { bucket, epoch };
+            let mut words = [0; BUCKETS];
+            count(&mut words, counted, 1);
+            // The stamp of a CPU that lags behind may have come last.
+            let stamp = Stamp::at(Moment { bucket: bucket - other, epoch }).to_word();
+            let now = Moment { bucket: bucket + later - 3, epoch };
+            prop_assert!(now.sum(&words) == 0 || Stamp::may_matter(stamp, now));
+            prop_assert!(!Stamp::may_matter(0, now), "nothing was ever counted");
+            let next = Moment { epoch: epoch ^ 1, ..now };
+            prop_assert!(!Stamp::may_matter(stamp, next), "another epoch");
+        }
+
+        #[test]
         fn a_full_word_stays_above_every_limit(bucket in 0u64..1 << 40, adds in 0usize..4) {
             let now = Moment { bucket, epoch: 3 };
             let mut words = [0; BUCKETS];

@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 
+use super::Options;
 use super::row::Row;
 use super::setup::{PATIENCE, agent, config, cpus, wait_until_attached};
-use super::Options;
 use crate::daemon::Daemon;
 use crate::lab::{Lab, Node};
 use crate::link::{self, Counters};
@@ -65,12 +65,8 @@ fn attack(lab: &Lab, agent: &Node) -> Result<Outcome> {
         interval: Duration::ZERO,
         longest: ATTACK,
     };
-    let stream = TcpPlan {
-        flows: TCP_FLOWS,
-        bytes_per_flow: u64::MAX,
-        connect_timeout: ATTACK,
-        longest: ATTACK,
-    };
+    let stream =
+        TcpPlan { flows: TCP_FLOWS, bytes_per_flow: u64::MAX, connect_timeout: ATTACK, longest: ATTACK };
     let streams = tcp::send(&agent.namespace, sink.address(), stream)?;
     let floods: Vec<_> = receivers
         .iter()

@@ -8,10 +8,10 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 
+use super::Options;
 use super::row::Row;
 use super::setup::{agent, config, wait_until_attached};
 use super::statistics::median;
-use super::Options;
 use crate::daemon::Daemon;
 use crate::lab::{Lab, Node};
 use crate::netns::Namespace;
@@ -51,8 +51,7 @@ pub(super) fn run(_: &Options) -> Result<Vec<Row>> {
 
 /// Datagrams a second that the sender gets rid of: each is dropped before its system call comes to the next.
 fn flood(lab: &Lab, agent: &Node) -> Result<f64> {
-    let plan =
-        UdpPlan { datagrams: u64::MAX, payload_bytes: 18, interval: Duration::ZERO, longest: FLOOD };
+    let plan = UdpPlan { datagrams: u64::MAX, payload_bytes: 18, interval: Duration::ZERO, longest: FLOOD };
     let start = Instant::now();
     let sent = udp::flood(&agent.namespace, (lab.world().v4, 9).into(), plan)?.wait();
     Ok(sent.datagrams as f64 / start.elapsed().as_secs_f64())

@@ -29,7 +29,11 @@ impl Aim {
 
 impl Row {
     /// Something worth knowing without a target.
-    pub(super) fn information(bench: &'static str, what: impl Into<String>, measured: impl Into<String>) -> Self {
+    pub(super) fn information(
+        bench: &'static str,
+        what: impl Into<String>,
+        measured: impl Into<String>,
+    ) -> Self {
         Self { bench, what: what.into(), measured: measured.into(), aim: None }
     }
 
@@ -100,7 +104,10 @@ mod tests {
         let at_most = |value| Row::at_most("b", "w", "m", value, 1.0, "×").met();
         assert_eq!((at_most(1.0), at_most(1.01), at_most(f64::NAN)), (Some(true), Some(false), Some(false)));
         let at_least = |value| Row::at_least("b", "w", "m", value, 1.0, "×").met();
-        assert_eq!((at_least(1.0), at_least(0.99), at_least(f64::NAN)), (Some(true), Some(false), Some(false)));
+        assert_eq!(
+            (at_least(1.0), at_least(0.99), at_least(f64::NAN)),
+            (Some(true), Some(false), Some(false))
+        );
         assert_eq!(Row::information("b", "w", "m").met(), None);
     }
 }

@@ -6,9 +6,9 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use nix::unistd::{SysconfVar, sysconf};
 
+use super::Options;
 use super::row::Row;
 use super::setup::{PATIENCE, wait_until_attached};
-use super::Options;
 use crate::daemon::{Config, Daemon, Launch};
 use crate::lab::Lab;
 use crate::traffic::frames::{self, Path};

@@ -14,9 +14,8 @@ pub(super) const PATIENCE: Duration = Duration::from_secs(120);
 /// A circuit that has opened stays so.
 pub(super) fn config(agents: usize) -> Config {
     let config = Config::new().set("breaker.auto_probe", false).set("profiles.bench.typical", vec!["any"]);
-    (0..agents).fold(config, |config, index| {
-        config.agent(&agent(index), &agent(index)).of_agent("profile", "bench")
-    })
+    (0..agents)
+        .fold(config, |config, index| config.agent(&agent(index), &agent(index)).of_agent("profile", "bench"))
 }
 
 /// The name of an agent, and of its interface in the host.

@@ -4,10 +4,10 @@ use std::time::{Duration, Instant};
 
 use anyhow::Result;
 
+use super::Options;
 use super::row::Row;
 use super::setup::{PATIENCE, config, wait_until_attached};
 use super::statistics::median;
-use super::Options;
 use crate::daemon::Daemon;
 use crate::lab::{Lab, Node, Plan};
 use crate::traffic::tcp::{self, TcpPlan, TcpSink};

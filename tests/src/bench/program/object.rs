@@ -5,10 +5,10 @@ use std::time::{Duration, Instant};
 
 use agentsec_common::agent::Identity;
 use agentsec_common::counters::Counters;
+use agentsec_common::ledger::Ledger;
 use agentsec_common::maps::{
     COUNTERS, IDENTITY_NEAR, LEDGER, POLICY, PROFILES, PROGRAM_INBOUND, PROGRAM_OUTBOUND, TYPICAL,
 };
-use agentsec_common::ledger::Ledger;
 use agentsec_common::policy::{Control, Mode, Policy, State};
 use agentsec_common::profile::{COUNT_INBOUND, COUNT_OUTBOUND, NO_LIMIT, PRESENT, Profile, Weights};
 use agentsec_common::typical::{ACCEPTED, ANY_PROTOCOL, OPENED, PortRule, PortRules, ROW_BITS, TypicalKey};

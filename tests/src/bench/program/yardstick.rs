@@ -26,8 +26,12 @@ pub(super) const SHOT: i32 = 2;
 /// TCX_NEXT.
 pub(super) const NEXT: i32 = -1;
 
-/// Addresses that the set of the minimal program has room for.
-const SET_ENTRIES: u32 = 1024;
+/// Which address the minimal program looks up.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum By {
+    Source = SOURCE as isize,
+    Destination = DESTINATION as isize,
+}
 
 /// Returns at once: what the loop around a program costs.
 pub(super) fn empty() -> Result<OwnedFd> {
@@ -35,11 +39,11 @@ pub(super) fn empty() -> Result<OwnedFd> {
 }
 
 /// The least that a filter with a count does: check the bounds and the ethertype, add one to a per-CPU counter,
-/// look the source address up in a hash, and drop the packet if it is there.
-pub(super) fn minimal(addresses: impl Iterator<Item = Ipv4Addr>) -> Result<OwnedFd> {
+/// look an address up in a hash, and drop the packet if it is there.
+pub(super) fn minimal(by: By, addresses: &[Ipv4Addr]) -> Result<OwnedFd> {
     let count = create(MapKind::PerCpuArray, 4, 8, 1)?;
-    let set_of = create(MapKind::Hash, 4, 1, SET_ENTRIES)?;
-    for address in addresses.take(SET_ENTRIES as usize) {
+    let set_of = create(MapKind::Hash, 4, 1, u32::try_from(addresses.len().next_power_of_two())?)?;
+    for address in addresses {
         update(&set_of, address.octets(), 1u8)?;
     }
     // The program holds its maps.
@@ -52,8 +56,9 @@ pub(super) fn minimal(addresses: impl Iterator<Item = Ipv4Addr>) -> Result<Owned
         load16(1, 6, ETHERTYPE),
         end_unless(1, i32::from(0x0800u16.to_be())),
     ];
-    let count = [&[set(1, 0)][..], &look_up(&count), &[load64(1, 0, 0), add(1, 1), store64(0, 0, 1)]].concat();
-    let look = [&[load32(1, 6, SOURCE)][..], &look_up(&set_of)].concat();
+    let count =
+        [&[set(1, 0)][..], &look_up(&count), &[load64(1, 0, 0), add(1, 1), store64(0, 0, 1)]].concat();
+    let look = [&[load32(1, 6, by as i16)][..], &look_up(&set_of)].concat();
     load(&[&parse[..], &count, &look, &give(SHOT)].concat(), NEXT)
 }
 
@@ -115,13 +120,7 @@ fn drive(position: &OwnedFd, stops: &OwnedFd, target: &OwnedFd, count: usize) ->
         end_if_above(4, 3),
         set(1, 0),
     ];
-    let next = [
-        load64(1, 0, 0),
-        mov(2, 1),
-        add(2, 1),
-        store64(0, 0, 2),
-        and(1, count as i32 - 1),
-    ];
+    let next = [load64(1, 0, 0), mov(2, 1), add(2, 1), store64(0, 0, 2), and(1, count as i32 - 1)];
     let copy = [
         load32(1, 0, 0),
         store32(7, SOURCE, 1),
