@@ -21,7 +21,7 @@ const ROUNDS: usize = 9;
 const FLOOD: Duration = Duration::from_secs(1);
 const SET_ENTRIES: u32 = 1024;
 
-/// Measures: one agent behind our programs, a second behind nftables, a third without a way on; all else is equal.
+/// Measures: one agent behind our programs, a second behind nftables; all else is equal.
 pub(super) fn run(_: &Options) -> Result<Vec<Row>> {
     let lab = Lab::routed(2)?;
     let daemon = Daemon::start(lab.host(), &config(1))?;
