@@ -94,7 +94,8 @@ impl Breaker {
         Some(Transition { from, to: (state, mode), epoch: self.epoch })
     }
 
-    /// Opens the circuit. `automatic` trips of a probing agent lengthen the cool-down. `None` when it is open.
+    /// Opens the circuit. `automatic` trips of a probing agent lengthen the cool-down. `None` when it is open, or
+    /// exempt: an exempt agent is CLOSED, also when the kernel tripped just before it was exempted.
     pub(super) fn trip(
         &mut self,
         now: Time,
@@ -103,6 +104,9 @@ impl Breaker {
         automatic: bool,
         settings: &BreakerSettings,
     ) -> Option<Transition> {
+        if self.mode == Mode::Exempt {
+            return None;
+        }
         let failed_probe = self.state == State::HalfOpen && automatic;
         let transition = self.enter(State::Open, self.mode)?;
         if failed_probe {

@@ -14,7 +14,7 @@ use super::persist;
 use super::time::Time;
 use super::tripped::{By, Contributions, Packet, Tripped, cause_name};
 use agentsec_common::ledger::TripRecord;
-use agentsec_common::policy::{EPOCH_MASK, State};
+use agentsec_common::policy::{EPOCH_MASK, Mode, State};
 use agentsec_common::profile::Profile;
 use agentsec_common::risk::{Cause, Signals};
 use serde_json::{Value, json};
@@ -71,11 +71,12 @@ fn draft(
     let breaker = &agent.breaker;
     let incident =
         breaker.incident.clone().unwrap_or_else(|| persist::incident(&agent.id, now, breaker.epoch));
-    // An operator may have opened the circuit while the kernel tripped: then there is no transition left.
-    let steps = u32::from(breaker.state != State::Open);
+    // An operator may have opened or exempted the circuit while the kernel tripped: then it stays as it is.
+    let to = if breaker.mode == Mode::Exempt { breaker.state } else { State::Open };
+    let steps = u32::from(breaker.state != to);
     let transition = Transition {
         from: (breaker.state, breaker.mode),
-        to: (State::Open, breaker.mode),
+        to: (to, breaker.mode),
         epoch: breaker.epoch.wrapping_add(steps) & EPOCH_MASK,
     };
     let mut why = Why::new("QUARANTINE", "kernel", tripped.reason.clone()).automated();
