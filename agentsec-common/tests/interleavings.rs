@@ -1,4 +1,4 @@
-//! Every interleaving of two CPUs and the daemon over one agent's two words.
+//! The interleavings of two CPUs and the daemon over one agent's two words, up to three preemptions each.
 //!
 //! The words are the daemon's `control` and the kernel's `trip_seq`, with the functions that both sides use. A
 //! CPU judges a packet, trips by compare-exchange and reads the state again before its verdict; the daemon
@@ -7,18 +7,27 @@
 use agentsec_common::gate::{Verdict, next_trip, state_in_force, verdict};
 use agentsec_common::policy::{Control, Mode, State, TRIP_MASK};
 use loom::sync::Arc;
-use loom::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::SeqCst};
+use loom::sync::atomic::{AtomicU64, Ordering::SeqCst};
 use loom::thread;
+use std::sync::atomic as ghost;
 
 /// One agent's words, and what an observer outside knows.
 struct Agent {
     control: AtomicU64,
     trip_seq: AtomicU64,
-    /// Compare-exchanges won.
-    wins: AtomicUsize,
-    /// A trip has completed and nobody has decided to release since.
-    contained: AtomicBool,
+    /// The sequence before the first trip.
+    start: u32,
+    /// The latest trip that has completed, counted from `start`, or [`QUARANTINED`]. Part of the model, because
+    /// "after" means that a CPU has learnt of it, not that its clock says so.
+    contained: AtomicU64,
+    /// Compare-exchanges won. Of the standard library: no scheduling happens at it.
+    wins: ghost::AtomicU32,
+    /// The latest trip that the daemon has decided to release, counted from `start`. Likewise.
+    released: ghost::AtomicU64,
 }
+
+/// Later than every trip, and never released.
+const QUARANTINED: u64 = u64::MAX;
 
 fn closed(acked_trip: u32) -> Control {
     Control { state: State::Closed, mode: Mode::Enforce, row: 0, epoch: 0, acked_trip }
@@ -29,8 +38,10 @@ impl Agent {
         Arc::new(Self {
             control: AtomicU64::new(closed(acked_trip).to_word()),
             trip_seq: AtomicU64::new(acked_trip.into()),
-            wins: AtomicUsize::new(0),
-            contained: AtomicBool::new(false),
+            start: acked_trip,
+            contained: AtomicU64::new(0),
+            wins: ghost::AtomicU32::new(0),
+            released: ghost::AtomicU64::new(0),
         })
     }
 
@@ -43,33 +54,31 @@ impl Agent {
         (state_in_force(control, self.trip_seq.load(SeqCst)), control.mode)
     }
 
+    /// How many trips after the first sequence `seq` is.
+    fn count(&self, seq: u64) -> u64 {
+        ((seq as u32).wrapping_sub(self.start) & TRIP_MASK).into()
+    }
+
     /// One packet on one CPU. `trips` says whether it is one that crosses a limit.
-    fn packet(&self, trips: bool) -> Verdict {
-        // Read first: whoever is contained now must not pass a packet that is judged from here on.
-        let contained = self.contained.load(SeqCst);
+    fn packet(&self, trips: bool) {
+        // Read first: what is contained now must not pass a packet that is judged from here on.
+        let mut contained = self.contained.load(SeqCst);
         let control = self.control();
         let seen = state_in_force(control, self.trip_seq.load(SeqCst));
         if seen == State::Open {
-            return verdict(seen, control.mode, true);
+            return;
         }
-        let mut tripped = false;
-        if trips {
-            let (acked, next) = (u64::from(control.acked_trip), next_trip(control.acked_trip));
-            tripped = self.trip_seq.compare_exchange(acked, next, SeqCst, SeqCst).is_ok();
-            if tripped {
-                self.wins.fetch_add(1, SeqCst);
-                self.contained.store(true, SeqCst);
-            }
+        let (acked, next) = (u64::from(control.acked_trip), next_trip(control.acked_trip));
+        if trips && self.trip_seq.compare_exchange(acked, next, SeqCst, SeqCst).is_ok() {
+            self.wins.fetch_add(1, SeqCst);
+            contained = self.count(next);
+            self.contained.fetch_max(contained, SeqCst);
         }
         let (state, mode) = self.in_force();
-        let verdict = verdict(state, mode, true);
-        if contained && verdict == Verdict::Pass {
-            assert!(!self.contained.load(SeqCst), "a packet judged after the trip passed");
+        if verdict(state, mode, true) == Verdict::Pass {
+            let released = self.released.load(SeqCst);
+            assert!(contained <= released, "a packet judged after trip {contained} passed");
         }
-        if tripped && verdict == Verdict::Pass {
-            assert!(!self.contained.load(SeqCst), "the packet that tripped passed");
-        }
-        verdict
     }
 }
 
@@ -102,36 +111,43 @@ impl Daemon {
         true
     }
 
-    /// Decides to release; what the kernel does from here on is about the next trip.
+    /// Lets packets pass again after the trips that are acknowledged.
     fn release(&mut self, state: State) {
-        self.agent.contained.store(false, SeqCst);
+        let count = self.agent.count(self.control.acked_trip.into());
+        self.agent.released.store(count, SeqCst);
         self.store(state);
     }
 
     fn quarantine(&mut self) {
         self.store(State::Open);
-        self.agent.contained.store(true, SeqCst);
+        self.agent.contained.fetch_max(QUARANTINED, SeqCst);
     }
 }
 
 /// Runs two CPUs beside `daemon`, and checks that every win is recorded exactly once.
 fn explore(acked_trip: u32, packets: [&'static [bool]; 2], daemon: fn(&mut Daemon)) {
     let mut model = loom::model::Builder::new();
-    model.preemption_bound = Some(4);
+    model.preemption_bound = Some(3);
     model.check(move || {
         let agent = Agent::new(acked_trip);
         let cpus = packets.map(|packets| {
             let agent = agent.clone();
-            thread::spawn(move || packets.iter().for_each(|&trips| _ = agent.packet(trips)))
+            thread::spawn(move || packets.iter().for_each(|&trips| agent.packet(trips)))
         });
-        let mut running = Daemon::new(&agent);
-        daemon(&mut running);
+        // The daemon has a thread of its own: from the model's main thread, loom does not explore what it reads
+        // after the CPUs have moved.
+        let mut started = Daemon::new(&agent);
+        let daemon = thread::spawn(move || {
+            daemon(&mut started);
+            started
+        });
         for cpu in cpus {
             cpu.join().expect("a CPU's assertion holds");
         }
+        let mut running = daemon.join().expect("the daemon has no assertion");
         // A daemon that was restarted meanwhile looks once more.
         running.observe();
-        let expected = (0..agent.wins.load(SeqCst) as u32).scan(acked_trip, |acked, _| {
+        let expected = (0..agent.wins.load(SeqCst)).scan(acked_trip, |acked, _| {
             let seq = next_trip(*acked);
             *acked = seq as u32;
             Some(seq)

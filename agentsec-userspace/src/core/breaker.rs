@@ -9,7 +9,7 @@ use super::time::Time;
 use super::tripped::Tripped;
 use agentsec_common::policy::{Control, EPOCH_MASK, Mode, State, TRIP_MASK};
 
-/// A breaker's state. Only [`Breaker::enter`] changes `state`, `mode` and `epoch`.
+/// A breaker's state. Only `enter` changes `state`, `mode` and `epoch`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Breaker {
     pub(super) state: State,
