@@ -453,6 +453,18 @@ fn after_a_reboot_an_open_agent_is_open_and_cools_down_in_full() {
 }
 
 #[test]
+fn a_trip_that_waits_for_the_disk_survives_a_reboot() {
+    let mut world = World::new(added());
+    world.disk_full = true;
+    world.kernel_trips(Cause::VolumeLimit);
+    world.tick();
+    let saved = world.saved();
+    let world = World::new(AgentAdded { saved: Some(saved), boot_id: "other".into(), ..added() });
+    assert_eq!(world.control.unwrap().state, State::Open);
+    assert_eq!(world.engine.view(world.now, SLOT).unwrap().tripped.unwrap().cause, "max_volume");
+}
+
+#[test]
 fn the_pinned_word_wins_over_the_saved_state() {
     let world = World::new(added());
     let closed = world.saved();

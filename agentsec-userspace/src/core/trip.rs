@@ -5,7 +5,7 @@
 //! between finds the trip again, and a full disk only keeps the agent contained.
 
 use super::agent::{Agent, DraftedTrip, PendingTrip, Why, signals_json};
-use super::breaker::Transition;
+use super::breaker::{Breaker, Transition};
 use super::command::Command;
 use super::draft::EventKind;
 use super::guard::Guard;
@@ -212,6 +212,23 @@ pub(super) fn settle(
     let tripped = drafted.tripped.clone();
     enter(agent, now, pending.seq, drafted);
     Some(tripped)
+}
+
+/// The breaker as it will be once a trip that waits is recorded. This is what is saved: a reboot takes the
+/// kernel's words with it, and must not close what the kernel had opened.
+pub(super) fn foreseen(agent: &Agent, now: Time) -> Breaker {
+    let mut breaker = agent.breaker.clone();
+    if let Some(pending) = &agent.pending {
+        let (tripped, incident) = match &pending.drafted {
+            Some(drafted) => (drafted.tripped.clone(), drafted.incident.clone()),
+            None => (
+                tripped(now, None, None, &agent.settings.profile),
+                persist::incident(&agent.id, now, breaker.epoch),
+            ),
+        };
+        _ = breaker.trip(now, tripped, incident, true, &agent.settings.breaker);
+    }
+    breaker
 }
 
 fn enter(agent: &mut Agent, now: Time, trip_seq: u32, drafted: DraftedTrip) {
