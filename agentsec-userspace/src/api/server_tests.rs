@@ -171,7 +171,7 @@ async fn a_head_that_does_not_come_is_not_waited_for() {
 async fn events_stream_and_end_with_the_server() {
     let fixture = open_fixture();
     let path = fixture.run.path().join("events.jsonl");
-    fs::write(&path, "{\"type\":\"A\",\"agent\":\"a b\"}\n{\"type\":\"B\"}\n").unwrap();
+    fs::write(&path, "{\"event_type\":\"A\",\"agent_id\":\"a b\"}\n{\"event_type\":\"B\"}\n").unwrap();
     let all = collect(&fixture.client, "/v1/events").await.unwrap();
     assert_eq!(all.lines().count(), 2);
     let chosen = format!("/v1/events?agent={}&type=A,C", escaped("a b"));
