@@ -144,13 +144,7 @@ mod tests {
 
     fn features(classifier: Probed, tcx: Probed) -> Features {
         let works = || Ok(true);
-        Features {
-            classifier,
-            tcx,
-            ring: works(),
-            trie: works(),
-            mapped: works(),
-        }
+        Features { classifier, tcx, ring: works(), trie: works(), mapped: works() }
     }
 
     #[test]
