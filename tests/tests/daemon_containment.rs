@@ -115,7 +115,7 @@ fn another_address_inside_the_namespace_does_not_help() -> Result<()> {
     // Addresses go with the link's down, as does the route.
     let disguise = format!(
         "link set eth0 down\nlink set eth0 address 02:00:00:00:00:99\nlink set eth0 up\n\
-         address add 10.77.0.99/24 dev eth0\naddress del {}/24 dev eth0\n\
+         address del {}/24 dev eth0\naddress add 10.77.0.99/24 dev eth0\n\
          neighbour replace {} lladdr {} dev eth0 nud permanent\nroute replace default via {}\n",
         agent.v4,
         agent.host_v4,

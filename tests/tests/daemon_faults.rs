@@ -12,6 +12,7 @@ use agentsec_tests::scene::{LONG, NAMES, Scene, config, is_trip, number};
 use agentsec_tests::traffic::udp::UdpReceiver;
 use anyhow::{Context, Result};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use serde_json::Value;
 
 const ANY4: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
 
@@ -43,6 +44,15 @@ impl Drop for SmallDisk {
     }
 }
 
+/// Makes events until one finds no room: a file's last page has some when the disk has none.
+fn use_up_the_last_page(scene: &Scene) -> Result<()> {
+    let queued = |status: &Value| number(&status["daemon"]["events"]["queued"]) > 0;
+    scene.daemon.wait_until("events that wait", LONG, |status| {
+        queued(status) || scene.daemon.cli_ok(&["release", NAMES[1]]).is_err()
+    })?;
+    Ok(())
+}
+
 /// Runs `agentsec run` to its end, which must come by itself: its exit code and what it said.
 fn run(daemon: &Daemon) -> Result<(Option<i32>, String)> {
     let config = daemon.paths().config();
@@ -52,22 +62,23 @@ fn run(daemon: &Daemon) -> Result<(Option<i32>, String)> {
 
 #[test]
 fn a_full_disk_stops_neither_the_trip_nor_its_record() -> Result<()> {
-    let config = config(1)
+    let config = config(2)
         .set("profiles.default.limits.max_volume", "50kB")
         .set("breaker.auto_probe", true)
         .set("breaker.cooldown", "100ms")
         .set("breaker.probe", "10m");
-    let lab = Lab::routed(1)?;
+    let lab = Lab::routed(2)?;
     let mut daemon = Launch::new(lab.host(), &config).prepare()?;
     let disk = SmallDisk::over(&daemon.paths().state())?;
     daemon.begin()?;
     daemon.wait_ready()?;
     let scene = Scene { daemon, lab };
     let filler = disk.fill()?;
+    use_up_the_last_page(&scene)?;
     let receiver = UdpReceiver::start(&scene.lab.world().namespace, (ANY4, 9), LONG)?;
     scene.shoot(0, 9, 1000)?;
     scene.daemon.wait_for_state(NAMES[0], "OPEN", LONG)?;
-    let waits = |status: &serde_json::Value| {
+    let waits = |status: &Value| {
         let alerts = status["daemon"]["alerts"].to_string();
         number(&status["daemon"]["events"]["queued"]) > 0 && alerts.contains("events")
     };
@@ -89,7 +100,7 @@ fn a_full_disk_stops_neither_the_trip_nor_its_record() -> Result<()> {
     scene.daemon.wait_for_state(NAMES[0], "HALF_OPEN", LONG)?;
     let text = fs::read_to_string(scene.daemon.paths().state().join("events.jsonl"))?;
     assert!(text.lines().all(|line| verify(line).is_ok()), "no line is torn");
-    let calm = |status: &serde_json::Value| {
+    let calm = |status: &Value| {
         status["daemon"]["events"]["queued"] == 0 && status["daemon"]["alerts"].to_string() == "[]"
     };
     scene.daemon.wait_until("nothing waits any more", LONG, calm)?;
@@ -98,14 +109,15 @@ fn a_full_disk_stops_neither_the_trip_nor_its_record() -> Result<()> {
 
 #[test]
 fn a_trip_that_could_not_be_recorded_before_a_crash_is_recorded_after_it() -> Result<()> {
-    let config = config(1).set("profiles.default.limits.max_volume", "50kB");
-    let lab = Lab::routed(1)?;
+    let config = config(2).set("profiles.default.limits.max_volume", "50kB");
+    let lab = Lab::routed(2)?;
     let mut daemon = Launch::new(lab.host(), &config).prepare()?;
     let disk = SmallDisk::over(&daemon.paths().state())?;
     daemon.begin()?;
     daemon.wait_ready()?;
     let mut scene = Scene { daemon, lab };
     let filler = disk.fill()?;
+    use_up_the_last_page(&scene)?;
     scene.shoot(0, 9, 1000)?;
     scene.daemon.wait_for_state(NAMES[0], "OPEN", LONG)?;
     scene.daemon.kill9()?;

@@ -1,20 +1,24 @@
 //! Interfaces come, go, change their names and places; their agents stay who they are.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::time::Duration;
 
 use agentsec_tests::lab::{Lab, Node};
-use agentsec_tests::link::{End, Noise, ip, mac_text, veth_pairs};
+use agentsec_tests::link::{self, End, Noise, ip, mac_text, veth_pairs};
 use agentsec_tests::netns::Namespace;
 use agentsec_tests::scene::{self, LONG, NAMES, Scene, config, number};
 use agentsec_tests::traffic::http::HttpServer;
 use agentsec_tests::traffic::packet::{PacketSocket, Way};
+use agentsec_tests::traffic::udp::{self, UdpPlan};
 use anyhow::{Context, Result};
 use serde_json::Value;
 
 const ANY4: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
 
-/// Makes a veth pair between two namespaces and brings both ends up, without addresses.
-fn pair(host: &Namespace, name: &str, peer: &Namespace) -> Result<()> {
+/// Makes a namespace whose `eth0` is the other end of a new interface of the host; neither says anything by itself.
+fn newcomer(host: &Namespace, name: &str) -> Result<Namespace> {
+    let peer = Namespace::new(name)?;
+    link::prepare(&peer, Noise::Quiet)?;
     let end = |namespace, name: &str, last| End {
         namespace,
         name: name.to_owned(),
@@ -22,7 +26,8 @@ fn pair(host: &Namespace, name: &str, peer: &Namespace) -> Result<()> {
         addresses: Vec::new(),
         noise: Noise::Quiet,
     };
-    veth_pairs(&[(end(host, name, 1), end(peer, "eth0", 2))])
+    veth_pairs(&[(end(host, name, 1), end(&peer, "eth0", 2))])?;
+    Ok(peer)
 }
 
 /// Sends raw frames into `eth0` of a namespace.
@@ -72,8 +77,7 @@ fn recreate(host: &Namespace, node: &Node) -> Result<()> {
 fn an_interface_that_appears_later_is_attached_then() -> Result<()> {
     let scene = Scene::routed(1, &config(1).agent("late", "late0"))?;
     wait_attached(&scene, "late", "missing")?;
-    let peer = Namespace::new("late")?;
-    pair(scene.lab.host(), "late0", &peer)?;
+    let peer = newcomer(scene.lab.host(), "late0")?;
     wait_attached(&scene, "late", "attached")?;
     send(&peer, 7)?;
     scene.daemon.wait_until("its packets", LONG, |status| {
@@ -119,8 +123,7 @@ fn a_contained_agent_stays_so_when_its_interface_is_made_anew() -> Result<()> {
 fn a_pattern_adopts_interfaces_as_they_appear_in_the_state_for_newcomers() -> Result<()> {
     let config = config(0).agent("fleet", "box-*").of_agent("newcomer", "open");
     let scene = Scene::routed(1, &config)?;
-    let peer = Namespace::new("box")?;
-    pair(scene.lab.host(), "box-7", &peer)?;
+    let peer = newcomer(scene.lab.host(), "box-7")?;
     let adopted = wait_attached(&scene, "box-7", "attached")?;
     assert_eq!(adopted["state"], "OPEN");
     send(&peer, 5)?;
@@ -163,25 +166,18 @@ fn an_interface_in_another_namespace_is_still_held() -> Result<()> {
     ip(&elsewhere, &format!("address add {}/24 dev agent-0", scene.lab.agent(0).host_v4))?;
     let agent = scene.lab.agent(0);
     for _ in 0..2 {
-        agentsec_tests::link::wait_active(&agent.namespace, &["eth0"].into())?;
+        link::wait_active(&agent.namespace, &["eth0"].into())?;
         let received = agent.counters()?.rx_packets;
         let dropped = number(&scene.agent(0)?["outbound"]["dropped_packets"]);
         send(&agent.namespace, 20)?;
         scene.daemon.wait_until("its packets are dropped there", LONG, |status| {
             number(&status["agents"][0]["outbound"]["dropped_packets"]) >= dropped + 20
         })?;
-        let to = std::net::SocketAddr::new(agent.v4.into(), 9);
-        let plan = agentsec_tests::traffic::udp::UdpPlan {
-            datagrams: 20,
-            payload_bytes: 100,
-            interval: std::time::Duration::ZERO,
-            longest: LONG,
-        };
-        ip(
-            &elsewhere,
-            &format!("neighbour replace {} lladdr {} dev agent-0 nud permanent", agent.v4, mac_text(agent.mac)),
-        )?;
-        agentsec_tests::traffic::udp::numbered(&elsewhere, to, plan)?.wait();
+        let to = SocketAddr::new(agent.v4.into(), 9);
+        let plan = UdpPlan { datagrams: 20, payload_bytes: 100, interval: Duration::ZERO, longest: LONG };
+        let mac = mac_text(agent.mac);
+        ip(&elsewhere, &format!("neighbour replace {} lladdr {mac} dev agent-0 nud permanent", agent.v4))?;
+        assert_eq!(udp::numbered(&elsewhere, to, plan)?.wait().datagrams, 20);
         assert_eq!(agent.counters()?.rx_packets, received, "reached from its new place");
         scene.daemon.restart()?;
         assert_eq!(scene.agent(0)?["state"], "OPEN");

@@ -22,7 +22,8 @@ fn exceed_the_limit(scene: &Scene) -> Result<()> {
     let passed = || -> Result<u64> { Ok(world.counters()?.rx_bytes + agent.counters()?.rx_bytes) };
     let dropped = || -> Result<Counters> { link::counters(scene.lab.host(), "agent-0") };
     let before = passed()?;
-    let plan = TcpPlan { flows: 4, bytes_per_flow: 3_000_000, connect_timeout: LONG, longest: LONG };
+    let connect_timeout = Duration::from_secs(2);
+    let plan = TcpPlan { flows: 4, bytes_per_flow: 3_000_000, connect_timeout, longest: LONG };
     let flows = tcp::send(&agent.namespace, scene.world(sink.address().port()), plan)?;
     // Nobody can be asked, so: near the limit, and then the host receives what the world does not.
     wait::until("the limit", LONG, || (passed().ok()? - before > LIMIT - 50_000).then_some(()))?;

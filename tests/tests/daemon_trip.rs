@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr};
+use std::time::Duration;
 
 use agentsec::record::verify;
 use agentsec_tests::daemon::Daemon;
@@ -40,7 +41,9 @@ fn an_agent_over_its_volume_passes_no_byte_more() -> Result<()> {
     let sink = TcpSink::start(&world.namespace, (ANY4, 0), LONG)?;
     let server = HttpServer::start(&world.namespace, (ANY4, 0), LONG)?;
     let (agent_before, world_before) = (agent.counters()?, world.counters()?);
-    let plan = TcpPlan { flows: 4, bytes_per_flow: 5_000_000, connect_timeout: LONG, longest: LONG };
+    // A flow that comes too late for the limit will never connect.
+    let connect_timeout = Duration::from_secs(2);
+    let plan = TcpPlan { flows: 4, bytes_per_flow: 5_000_000, connect_timeout, longest: LONG };
     let flows = tcp::send(&agent.namespace, scene.world(sink.address().port()), plan)?;
     scene.daemon.wait_for_state(NAMES[0], "OPEN", LONG)?;
     // It goes on trying for a while, and that is the point.
