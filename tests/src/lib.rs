@@ -6,16 +6,20 @@
 //! * [`traffic`]: real traffic between them, bounded in amount and in time, and a capture that counts it.
 //! * [`kernel_rig`]: the kernel programs on a bench of their own, fed one frame at a time.
 //! * [`daemon`]: the daemon itself in the lab's host namespace, with its own sockets, state and pins.
+//! * [`scene`]: a lab with a daemon in it.
+//! * [`foreign`]: TCX programs of somebody else on the same hooks.
 //!
 //! Everything here needs root. Nothing touches the machine's own network: every interface is born in a
 //! namespace that the fixture made, and dies with it. What the kernel does not clean up by itself when a
 //! test is killed (a pin directory, a named namespace) carries the process id and start time in its name.
 
 pub mod daemon;
+pub mod foreign;
 pub mod kernel_rig;
 pub mod lab;
 pub mod link;
 pub mod netns;
+pub mod scene;
 pub mod traffic;
 mod unique;
 pub mod wait;

@@ -51,6 +51,13 @@ impl Daemon {
             self.kernel.enforcer.identify(ifindex, Identity::of(slot))?;
             self.attached(slot, ifindex, interface);
         }
+        for &(slot, ifindex) in &taken.halves {
+            match self.roster.get(slot) {
+                // Not marked as attached, so the next look at the interfaces attaches the other half.
+                Some(_) => self.kernel.enforcer.identify(ifindex, Identity::of(slot))?,
+                None => self.kernel.links.detach(slot, ifindex)?,
+            }
+        }
         for &(_, ifindex) in &taken.gone {
             if self.roster.owner(ifindex).is_none() {
                 self.kernel.enforcer.identify(ifindex, Identity::NONE)?;
