@@ -5,12 +5,14 @@
 //! * [`lab`]: a host namespace, its agents and a world to talk to, wired up in one call.
 //! * [`traffic`]: real traffic between them, bounded in amount and in time, and a capture that counts it.
 //! * [`daemon`]: the daemon itself in the lab's host namespace, with its own sockets, state and pins.
+//! * [`demo`]: all of it together, as a story for people, with measurements that prove it.
 //!
 //! Everything here needs root. Nothing touches the machine's own network: every interface is born in a
 //! namespace that the fixture made, and dies with it. What the kernel does not clean up by itself when a
 //! test is killed (a pin directory, a named namespace) carries the process id and start time in its name.
 
 pub mod daemon;
+pub mod demo;
 pub mod lab;
 pub mod link;
 pub mod netns;
