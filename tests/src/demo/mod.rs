@@ -49,8 +49,8 @@ latency during the attacks at most 10 times that before, plus 20 ms
   states                     for each agent the states that `agentsec status` showed, in their order
 
 The exit code is 0 if bytes_over_limit is 0, packets_after_trip at most CPUs - 1, nobody else was hurt, the sweep reached \
-no more doors than its limit, the kernel tripped both, both came back to CLOSED, and the daemon counted as many dropped \
-packets as were measured; 1 if not; 130 when interrupted.";
+no more doors than its limit, the kernel tripped both, both came back to CLOSED with every request answered since their \
+release, and the daemon counted as many dropped packets as were measured; 1 if not; 130 when interrupted.";
 
 /// What the demo shall be like.
 #[derive(Clone, Copy, Debug, Default)]
@@ -123,8 +123,9 @@ impl Stage {
         let counted = self.watch.agents[THIEF].dropped_outbound();
         let gauge = self.gauge.take().context("the captures run until here")?;
         let measured = gauge.finish(&self.lab, plan::LIMIT_BYTES)?;
+        let restored = Instant::now();
         self.bring_back(screen)?;
-        let times = Times { work, attack, killed, end: Instant::now() };
+        let times = Times { work, attack, killed, restored, end: Instant::now() };
         let report = Report::new(measured, &self.watch, &self.journals, &times, doors, counted);
         report.show(screen);
         self.end(&report, options, screen)

@@ -10,15 +10,15 @@ use crate::lab::Lab;
 /// Nothing of the demo runs longer than this.
 pub(super) const LONGEST: Duration = Duration::from_secs(120);
 /// How long everybody behaves at first.
-pub(super) const QUIET: Duration = Duration::from_secs(4);
+pub(super) const QUIET: Duration = Duration::from_secs(5);
 /// How long a compromised agent may take until its circuit opens, from when it starts to misbehave.
 pub(super) const TRIP_WITHIN: Duration = Duration::from_secs(10);
 /// How long a contained agent keeps on trying.
-pub(super) const STRUGGLE: Duration = Duration::from_secs(3);
+pub(super) const STRUGGLE: Duration = Duration::from_secs(4);
 /// How long a released agent may take until its circuit is closed again.
 pub(super) const CLOSED_WITHIN: Duration = Duration::from_secs(15);
 /// How long everybody is watched after that.
-pub(super) const AFTERWARDS: Duration = Duration::from_secs(2);
+pub(super) const AFTERWARDS: Duration = Duration::from_secs(3);
 
 /// Wire bytes that the exfiltrating agent may send in its window of a minute.
 pub(super) const LIMIT_BYTES: u64 = 24_000_000;

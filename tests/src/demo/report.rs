@@ -19,6 +19,8 @@ pub(super) struct Times {
     pub(super) attack: Instant,
     /// The attackers were gone.
     pub(super) killed: Instant,
+    /// The operator began to release both, and to start them again.
+    pub(super) restored: Instant,
     /// The end.
     pub(super) end: Instant,
 }
@@ -65,6 +67,7 @@ pub(super) struct Report {
     measured: Measured,
     bystanders: Vec<Bystander>,
     states: Vec<(&'static str, Vec<String>)>,
+    restored: Vec<(&'static str, usize, usize)>,
     reached: u64,
     tried: u64,
     failures: Vec<String>,
@@ -86,8 +89,11 @@ impl Report {
         let bystanders =
             bystanders.map(|((part, seen), journal)| Bystander::of(part.id, journal, seen, times)).collect();
         let states = everybody().map(|((part, seen), _)| (part.id, seen.states.clone())).collect();
+        let restored = everybody().filter(|((part, _), _)| !part.is_bystander());
+        let restored = restored.map(|((part, _), journal)| answered(part.id, journal, times)).collect();
         let (reached, tried) = doors;
-        let mut report = Self { measured, bystanders, states, reached, tried, failures: Vec::new() };
+        let mut report =
+            Self { measured, bystanders, states, restored, reached, tried, failures: Vec::new() };
         report.failures = report.judge(watch, counted);
         report
     }
@@ -137,6 +143,10 @@ impl Report {
         for bystander in &self.bystanders {
             require(bystander.is_unharmed(), format!("{} was hurt", bystander.id));
         }
+        for (id, all, ok) in &self.restored {
+            let failure = format!("{} of {all} requests of the restored {id} failed", all - ok);
+            require(*all > 0 && ok == all, failure);
+        }
         for (index, (id, states)) in self.states.iter().enumerate() {
             if index != THIEF && index != SCOUT {
                 continue;
@@ -179,6 +189,7 @@ impl Report {
             let note = screen.paint(Tone::Dim, &note);
             screen.print(&format!("  {what:<34}{value:>14}  {note}"));
         }
+        screen.print("");
         for (id, states) in &self.states {
             screen.print(&format!("  {id:<34}{}", states.join(" → ")));
         }
@@ -231,8 +242,18 @@ impl Report {
             );
             row(bystander.id, bystander.errors.to_string(), note)
         }));
+        rows.extend(self.restored.iter().map(|(id, all, ok)| {
+            let note = format!("requests answered of {} since its release", grouped(*all as u64));
+            row(id, grouped(*ok as u64), note)
+        }));
         rows
     }
+}
+
+/// How many requests an agent made since it was released, and how many were answered.
+fn answered(id: &'static str, journal: &Journal, times: &Times) -> (&'static str, usize, usize) {
+    let samples = journal.between(times.restored, times.end);
+    (id, samples.len(), samples.iter().filter(|sample| sample.ok).count())
 }
 
 fn cpus() -> u64 {
