@@ -8,12 +8,14 @@
 //! * [`daemon`]: the daemon itself in the lab's host namespace, with its own sockets, state and pins.
 //! * [`scene`]: a lab with a daemon in it.
 //! * [`foreign`]: TCX programs of somebody else on the same hooks.
+//! * [`demo`]: all of it together, as a story for people, with measurements that prove it.
 //!
 //! Everything here needs root. Nothing touches the machine's own network: every interface is born in a
 //! namespace that the fixture made, and dies with it. What the kernel does not clean up by itself when a
 //! test is killed (a pin directory, a named namespace) carries the process id and start time in its name.
 
 pub mod daemon;
+pub mod demo;
 pub mod foreign;
 pub mod kernel_rig;
 pub mod lab;

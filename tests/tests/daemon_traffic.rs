@@ -90,7 +90,11 @@ fn a_super_packet_counts_as_the_segments_it_becomes() -> Result<()> {
     scene.lab.settle()?;
     let link = link::counters(scene.lab.host(), "agent-0")? - before;
     let [bytes, packets, ..] = passed(&scene.agent(0)?);
-    assert!(packets > link.rx_packets, "{packets} packets, {} on the link: no super-packets?", link.rx_packets);
+    assert!(
+        packets > link.rx_packets,
+        "{packets} packets, {} on the link: no super-packets?",
+        link.rx_packets
+    );
     assert!(packets >= PAYLOAD / 1448, "{packets} packets cannot carry it");
     assert_eq!(bytes - link.rx_bytes, (packets - link.rx_packets) * HEADERS);
     Ok(())
