@@ -161,23 +161,30 @@ pub extern "C" fn agentsec_unusual(case: *const Case, entry: *mut Endpoint) -> i
     let now = profile.bucket_clock().moment(case.now_ns, case.epoch);
     // SAFETY: a live map value.
     let window = unsafe { &raw mut (*ledger).unusual };
-    if !entry.is_null() {
-        // SAFETY: a whole entry, as the verifier checks.
-        let counted = unsafe { &raw mut (*entry).counted };
-        let stamp = load(counted);
-        let fresh = Stamp::at(now).to_word();
-        if stamp == fresh || !replace(counted, stamp, fresh) {
-            return 0;
-        }
-        if stamp == 0 {
-            emit::budgeted(case, NoticeKind::NewEndpoint);
-        }
-        if let Some(then) = Stamp::counted(stamp, now) {
-            words::take_one(window, then);
-        }
+    if entry.is_null() {
+        // A stale epoch is noticed when the state is read again.
+        let _ = words::count(window, now, 1, policy);
+        return 0;
     }
-    // A stale epoch is noticed when the state is read again.
-    let _ = words::count(window, now, 1, policy);
+    // SAFETY: a whole entry, as the verifier checks.
+    let counted = unsafe { &raw mut (*entry).counted };
+    let stamp = load(counted);
+    let fresh = Stamp::at(now).to_word();
+    // Counted before the stamp says so: who finds the stamp also finds the count, and judges by it.
+    if stamp == fresh || words::count(window, now, 1, policy).is_err() {
+        return 0;
+    }
+    if !replace(counted, stamp, fresh) {
+        // Another CPU counts it at this very moment; one of the two counts is enough.
+        words::take_one(window, now);
+        return 0;
+    }
+    if stamp == 0 {
+        emit::budgeted(case, NoticeKind::NewEndpoint);
+    }
+    if let Some(then) = Stamp::counted(stamp, now) {
+        words::take_one(window, then);
+    }
     0
 }
 

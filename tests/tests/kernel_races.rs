@@ -136,6 +136,26 @@ fn two_cpus_that_sweep_reach_not_an_endpoint_more_than_the_limit() -> Result<()>
     Ok(())
 }
 
+#[test]
+fn two_cpus_that_reach_for_the_same_endpoint_at_once_do_not_pass_it_over_the_limit() -> Result<()> {
+    const LIMIT: u32 = 40;
+    let mut arena = Arena::new()?;
+    arena.install(0, &Profile { max_unusual_endpoints: LIMIT, ..calm() })?;
+    // A race of nanoseconds: with the stamp set before the count, about every fifth round lost it.
+    for round in 0..150 {
+        let agent = arena.agent(0)?;
+        on_two_cpus(|_| {
+            (0..2 * LIMIT as u16)
+                .try_for_each(|n| arena.send(Flow::to(stranger(n), 443).udp(Outbound, b"?")).map(drop))
+        })?;
+        let all = arena.endpoints(agent.slot, EndpointKind::Opened)?;
+        let reached = all.iter().filter(|(_, endpoint)| endpoint.packets[0] > 0).count();
+        assert!(reached <= LIMIT as usize, "round {round}: {reached} reached");
+        assert_eq!(arena.maps.ledger(agent.slot)?.trip_seq, 1, "round {round}");
+    }
+    Ok(())
+}
+
 /// A packet and the readings of the kernel's clock around it.
 struct Sent {
     before_ns: u64,

@@ -4,9 +4,10 @@
 //! built from the same source, by different compilers for different machines, and only the kernel's reads its
 //! numbers from windows, words and packets.
 //!
-//! That these tests can fail was tried: `>` for `>=` in `risk::judge` fails `kernel_limits` and `kernel_counts`
-//! (both sides are wrong alike, so not this file), a kernel object with that change alone fails this file too,
-//! and a `recheck` that always passes fails everything that expects a drop on the packet that crosses.
+//! That the suite can fail was tried, with objects of deliberately broken rules (see
+//! [`OBJECT_VARIABLE`](agentsec_tests::kernel_rig::OBJECT_VARIABLE)): `>=` for `>` in `judge`, once in the volume limit
+//! and once in the threshold, and a `recheck` that always passes each fail this comparison and several tests of
+//! `kernel_limits`. The tables there expect literal numbers, so an error that both sides share fails them too.
 
 use agentsec_common::agent::Direction::{self, Inbound, Outbound};
 use agentsec_common::gate::next_trip;

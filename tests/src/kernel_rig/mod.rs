@@ -16,6 +16,9 @@ pub mod profiles;
 mod skb;
 pub mod table;
 
+use std::borrow::Cow;
+use std::{env, fs};
+
 use agentsec_common::agent::{Direction, Identity, Slot};
 use agentsec_common::endpoint::{Endpoint, EndpointKey, EndpointKind};
 use agentsec_common::maps::{IDENTITY_NEAR_CAPACITY, PROGRAM_INBOUND, PROGRAM_OUTBOUND};
@@ -66,6 +69,17 @@ impl Default for Sizes {
     }
 }
 
+/// Names another kernel object to put on the bench than the daemon's. With one that was built from a deliberately broken
+/// rule, the tests must fail; nothing else has to be built again to see it.
+pub const OBJECT_VARIABLE: &str = "AGENTSEC_RIG_OBJECT";
+
+fn object() -> Result<Cow<'static, [u8]>> {
+    let Some(path) = env::var_os(OBJECT_VARIABLE) else {
+        return Ok(Cow::Borrowed(agentsec::kernel::OBJECT));
+    };
+    Ok(Cow::Owned(fs::read(&path).with_context(|| format!("{OBJECT_VARIABLE} is {}", path.display()))?))
+}
+
 /// The loaded programs and their maps.
 pub struct Rig {
     programs: Ebpf,
@@ -85,7 +99,8 @@ impl Rig {
         for (name, entries) in maps::entries(sizes) {
             loader.map_max_entries(name, entries);
         }
-        let mut programs = loader.load(agentsec::kernel::OBJECT).context("loading the maps (root?)")?;
+        let object = object()?;
+        let mut programs = loader.load(&object).context("loading the maps (root?)")?;
         for name in [PROGRAM_OUTBOUND, PROGRAM_INBOUND] {
             let program: &mut SchedClassifier =
                 programs.program_mut(name).with_context(|| format!("no program {name}"))?.try_into()?;
