@@ -4,6 +4,7 @@
 //! * [`link`]: veth pairs, addresses, offloads, sysctls, and the interface counters that tests compare with.
 //! * [`lab`]: a host namespace, its agents and a world to talk to, wired up in one call.
 //! * [`traffic`]: real traffic between them, bounded in amount and in time, and a capture that counts it.
+//! * [`kernel_rig`]: the kernel programs on a bench of their own, fed one frame at a time.
 //! * [`daemon`]: the daemon itself in the lab's host namespace, with its own sockets, state and pins.
 //! * [`scene`]: a lab with a daemon in it.
 //! * [`foreign`]: TCX programs of somebody else on the same hooks.
@@ -14,6 +15,7 @@
 
 pub mod daemon;
 pub mod foreign;
+pub mod kernel_rig;
 pub mod lab;
 pub mod link;
 pub mod netns;

@@ -85,6 +85,17 @@ impl Config {
         Some(Match { id: interface, section, agent, adopted: true })
     }
 
+    /// The agent `id`: an exact section of that name, or an interface that a pattern adopts.
+    #[must_use]
+    pub fn agent_called<'a>(&'a self, id: &'a str) -> Option<Match<'a>> {
+        match self.agents.get_key_value(id) {
+            Some((section, agent)) if matches!(agent.interface, Interface::Exact(_)) => {
+                Some(Match { id: section, section, agent, adopted: false })
+            }
+            _ => self.agent_on(id).filter(|found| found.adopted),
+        }
+    }
+
     /// Whether the agent is judged and never dropped.
     #[must_use]
     pub fn is_never_isolated(&self, found: &Match<'_>) -> bool {

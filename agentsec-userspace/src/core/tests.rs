@@ -19,6 +19,7 @@ const SLOT: u32 = 3;
 
 fn profile() -> Profile {
     Profile {
+        generation: 0,
         flags: PRESENT,
         bucket_multiplier: BucketClock::for_window(60 * SECOND).multiplier(),
         max_volume: 1000,

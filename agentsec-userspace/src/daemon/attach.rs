@@ -12,7 +12,6 @@ use crate::kernel::interfaces;
 use crate::kernel::links::TakenOver;
 
 use super::Daemon;
-use super::agents::Section;
 use super::roster::{Place, Progress};
 
 /// More interfaces than this at once are attached with expedited grace periods.
@@ -23,7 +22,6 @@ struct Wanted {
     ifindex: u32,
     interface: String,
     id: String,
-    section: Section,
 }
 
 impl Daemon {
@@ -60,11 +58,10 @@ impl Daemon {
                 None => self.kernel.links.detach(slot, ifindex)?,
             }
         }
-        for &(slot, ifindex) in &taken.gone {
+        for &(_, ifindex) in &taken.gone {
             if self.roster.owner(ifindex).is_none() {
                 self.kernel.enforcer.identify(ifindex, Identity::NONE)?;
             }
-            let _ = slot;
         }
         Ok(())
     }
@@ -155,12 +152,7 @@ impl Daemon {
         };
         let want = |(ifindex, interface): (&u32, &String)| {
             let found = self.config.agent_on(interface)?;
-            Some(Wanted {
-                ifindex: *ifindex,
-                interface: interface.clone(),
-                id: found.id.to_owned(),
-                section: Section { name: found.section.to_owned(), adopted: found.adopted },
-            })
+            Some(Wanted { ifindex: *ifindex, interface: interface.clone(), id: found.id.to_owned() })
         };
         present.iter().filter(|(ifindex, _)| !is_attached(**ifindex)).filter_map(want).collect()
     }
@@ -171,7 +163,7 @@ impl Daemon {
             Some(slot) => slot,
             None => {
                 let slot = self.assign(&wanted.id)?;
-                self.introduce(slot, &wanted.id, Some(&wanted.section), None);
+                self.introduce(slot, &wanted.id, None);
                 slot
             }
         };
