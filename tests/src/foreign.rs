@@ -1,6 +1,6 @@
 //! A TCX program that is not AgentSec's: it counts packets and passes them on.
 //!
-//! Made by bare system calls, since nothing else here needs a BPF library.
+//! Made by bare system calls: six instructions need neither a compiler nor an object file.
 
 use std::io;
 use std::mem::size_of;
@@ -99,9 +99,8 @@ fn create_map() -> io::Result<OwnedFd> {
 /// `lock *value += 1; return TCX_NEXT`
 fn load(map: &OwnedFd) -> io::Result<OwnedFd> {
     let map = map.as_raw_fd() as u32;
-    let instruction = |code: u64, registers: u64, immediate: u32| {
-        code | registers << 8 | u64::from(immediate) << 32
-    };
+    let instruction =
+        |code: u64, registers: u64, immediate: u32| code | registers << 8 | u64::from(immediate) << 32;
     let program: [u64; 6] = [
         // r1 = the address of the map's value, in two halves
         instruction(0x18, 0x21, map),

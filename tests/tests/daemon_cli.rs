@@ -32,7 +32,8 @@ fn the_status_has_the_fields_of_the_contract() -> Result<()> {
     let scene = Scene::routed(2, &config(2))?;
     scene.daemon.cli_ok(&["quarantine", NAMES[0], "--reason", "test"])?;
     let status = scene.daemon.status()?;
-    let fields = ["id", "state", "mode", "risk", "contributions", "epoch", "outbound", "inbound", "attachments"];
+    let fields =
+        ["id", "state", "mode", "risk", "contributions", "epoch", "outbound", "inbound", "attachments"];
     for agent in status["agents"].as_array().context("a list")? {
         for field in fields {
             assert!(!agent[field].is_null(), "{field} of {agent}");

@@ -62,7 +62,11 @@ fn no_packet_of_a_closed_agent_is_lost_or_uncounted_when_daemons_change() -> Res
     };
     for round in 0..4 {
         more(100)?;
-        if round % 2 == 0 { scene.daemon.kill9()? } else { drop(scene.daemon.terminate()?) }
+        if round % 2 == 0 {
+            scene.daemon.kill9()?;
+        } else {
+            scene.daemon.terminate()?;
+        }
         more(100)?;
         scene.daemon.restart()?;
     }
@@ -87,7 +91,11 @@ fn an_open_agent_stays_open_without_a_daemon() -> Result<()> {
     let server = HttpServer::start(&scene.lab.world().namespace, (ANY4, 0), LONG)?;
     scene.daemon.cli_ok(&["quarantine", NAMES[0], "--reason", "test", "--hold"])?;
     for crash in [true, false] {
-        if crash { scene.daemon.kill9()? } else { drop(scene.daemon.terminate()?) }
+        if crash {
+            scene.daemon.kill9()?;
+        } else {
+            scene.daemon.terminate()?;
+        }
         let before = scene.lab.world().counters()?;
         scene.shoot(0, 9, 1000)?;
         assert_eq!(scene.lab.world().counters()?, before);

@@ -28,7 +28,7 @@ fn talk(lab: &Lab, from: &Node) -> Result<()> {
         let mut client = HttpClient::new(&from.namespace, at(server.address())).timeout(LONG);
         ensure!(client.get("/bytes/100000")?.body.len() == 100_000, "HTTP to {to}");
         ensure!(client.post("/upload", &[7; 50_000])?.status == 200, "HTTP to {to}");
-        let flows = tcp::send(&from.namespace, at(sink.address()), plan.clone())?.wait();
+        let flows = tcp::send(&from.namespace, at(sink.address()), plan)?.wait();
         ensure!(flows.iter().all(|flow| flow.complete), "TCP to {to}: {flows:?}");
         scene::shoot(from, at(receiver.address()), 500)?;
         ensure!(ping(&from.namespace, to, 3, 700, LONG)?.all_answered(), "ping {to}");
@@ -90,7 +90,11 @@ fn a_super_packet_counts_as_the_segments_it_becomes() -> Result<()> {
     scene.lab.settle()?;
     let link = link::counters(scene.lab.host(), "agent-0")? - before;
     let [bytes, packets, ..] = passed(&scene.agent(0)?);
-    assert!(packets > link.rx_packets, "{packets} packets, {} on the link: no super-packets?", link.rx_packets);
+    assert!(
+        packets > link.rx_packets,
+        "{packets} packets, {} on the link: no super-packets?",
+        link.rx_packets
+    );
     assert!(packets >= PAYLOAD / 1448, "{packets} packets cannot carry it");
     assert_eq!(bytes - link.rx_bytes, (packets - link.rx_packets) * HEADERS);
     Ok(())

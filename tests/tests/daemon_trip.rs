@@ -65,9 +65,7 @@ fn an_agent_over_its_volume_passes_no_byte_more() -> Result<()> {
 
 #[test]
 fn the_record_of_an_incident_is_complete_intact_and_joined() -> Result<()> {
-    let config = config(1)
-        .set("profiles.default.limits.max_volume", "100kB")
-        .set("breaker.probe", "300ms");
+    let config = config(1).set("profiles.default.limits.max_volume", "100kB").set("breaker.probe", "300ms");
     let scene = Scene::routed(1, &config)?;
     let _receiver = UdpReceiver::start(&scene.lab.world().namespace, (ANY4, 9), LONG)?;
     scene.shoot(0, 9, 2000)?;
@@ -93,7 +91,10 @@ fn the_record_of_an_incident_is_complete_intact_and_joined() -> Result<()> {
     ] {
         assert_eq!(data.get(field), Some(&expected), "{field} of {data}");
     }
-    assert!(data["trigger_reason"].as_str().is_some_and(|why| why.contains("max_volume of 100000")), "{data}");
+    assert!(
+        data["trigger_reason"].as_str().is_some_and(|why| why.contains("max_volume of 100000")),
+        "{data}"
+    );
     assert_eq!(data["packet"]["remote"], scene.lab.world().v4.to_string());
     assert_eq!((&data["packet"]["remote_port"], &data["packet"]["bytes"]), (&9.into(), &142.into()));
 
