@@ -9,7 +9,9 @@ use agentsec::record::verify;
 use agentsec_tests::daemon::{Daemon, Launch};
 use agentsec_tests::lab::Lab;
 use agentsec_tests::scene::{LONG, NAMES, Scene, config, is_trip, number};
+use agentsec_tests::traffic::sweep::{self, Knock};
 use agentsec_tests::traffic::udp::UdpReceiver;
+use agentsec_tests::wait;
 use anyhow::{Context, Result};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use serde_json::Value;
@@ -90,6 +92,8 @@ fn a_full_disk_stops_neither_the_trip_nor_its_record() -> Result<()> {
     assert!(passed * 142 <= 50_000);
     scene.shoot(0, 9, 100)?;
     assert_eq!(receiver.datagrams(), passed);
+    scene.daemon.cli_ok(&["quarantine", NAMES[1], "--reason", "test"])?;
+    assert_eq!(scene.agent(1)?["state"], "OPEN", "operators need no disk either");
     let recorded = |scene: &Scene| -> Result<bool> {
         Ok(scene.daemon.events()?.iter().any(|event| is_trip(event, NAMES[0])))
     };
@@ -101,7 +105,7 @@ fn a_full_disk_stops_neither_the_trip_nor_its_record() -> Result<()> {
     let text = fs::read_to_string(scene.daemon.paths().state().join("events.jsonl"))?;
     assert!(text.lines().all(|line| verify(line).is_ok()), "no line is torn");
     let calm = |status: &Value| {
-        status["daemon"]["events"]["queued"] == 0 && status["daemon"]["alerts"].to_string() == "[]"
+        status["daemon"]["events"]["queued"] == 0 && status["daemon"]["alerts"] == Value::Array(Vec::new())
     };
     scene.daemon.wait_until("nothing waits any more", LONG, calm)?;
     Ok(())
@@ -126,6 +130,41 @@ fn a_trip_that_could_not_be_recorded_before_a_crash_is_recorded_after_it() -> Re
     let trip = scene.wait_for_event("the trip", |event| is_trip(event, NAMES[0]))?;
     assert_eq!(trip["event_data"]["found_at_start"], true);
     assert_eq!(scene.agent(0)?["state"], "OPEN");
+    Ok(())
+}
+
+#[test]
+fn endpoints_and_notices_without_room_are_counted_and_told() -> Result<()> {
+    const CAP: u64 = 50;
+    let config = config(1).set("profiles.default.max_endpoints", CAP as i64);
+    let scene = Scene::routed(1, &config)?;
+    let crowd = (0..1000).map(|index| IpAddr::from(scene.lab.crowd_v4(index)));
+    let targets = sweep::targets(crowd, &[7]);
+    sweep::sweep(&scene.lab.agent(0).namespace, targets, Knock::Udp(20), 1, LONG)?.wait();
+    let agent = scene.agent(0)?;
+    assert_eq!(number(&agent["endpoints"]["opened"]), CAP);
+    assert_eq!(number(&agent["endpoints"]["overflow"]), 1000 - CAP, "each is counted");
+    assert_eq!(number(&agent["signals"]["unusual_endpoints"]), 1000, "and counts, with an entry or without");
+    let told = || -> Option<u64> {
+        let events = scene.daemon.events().ok()?;
+        let losses = events.iter().filter(|event| event["event_type"] == "LOSS");
+        let told = losses.map(|event| number(&event["event_data"]["packets_without_endpoint"])).sum();
+        (told == 1000 - CAP).then_some(told)
+    };
+    wait::until("the loss, told in full", LONG, told)?;
+    Ok(())
+}
+
+#[test]
+fn commands_do_not_wait_for_ever_for_a_daemon_that_is_stopped() -> Result<()> {
+    let scene = Scene::routed(1, &config(1))?;
+    scene.daemon.stop()?;
+    let output = scene.daemon.cli(&["status"]);
+    scene.daemon.cont()?;
+    let output = output?;
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(!said.is_empty());
     Ok(())
 }
 

@@ -2,7 +2,8 @@
 
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr};
-use std::process::Output;
+use std::path::PathBuf;
+use std::process::{Output, Stdio};
 
 use agentsec_tests::daemon::{Daemon, Launch};
 use agentsec_tests::foreign::{Counter, Hook, Place};
@@ -12,6 +13,8 @@ use agentsec_tests::traffic::http::HttpServer;
 use agentsec_tests::traffic::udp::UdpReceiver;
 use agentsec_tests::wait;
 use anyhow::{Context, Result};
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use serde_json::Value;
 
 const ANY4: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
 
@@ -38,6 +41,97 @@ fn a_second_daemon_on_the_same_pins_refuses_and_says_who_runs() -> Result<()> {
     let unload = scene.daemon.cli(&["unload"])?;
     assert_eq!(unload.status.code(), Some(5), "{}", said(&unload));
     assert_eq!(scene.agent(0)?["attachments"][0]["status"], "attached", "the first one is not hurt");
+    Ok(())
+}
+
+#[test]
+fn of_two_that_start_at_once_one_runs() -> Result<()> {
+    let lab = Lab::routed(1)?;
+    let mut daemon = Launch::new(lab.host(), &config(1)).prepare()?;
+    for _ in 0..3 {
+        let mut rival = daemon.command(&["run", "--config"]);
+        let rival = rival.arg(daemon.paths().config()).stdout(Stdio::null()).stderr(Stdio::null());
+        let mut rival = rival.spawn()?;
+        daemon.begin()?;
+        let one_has_given_up = || {
+            let gone = rival.try_wait().ok()?.is_some();
+            (gone || !daemon.is_running()).then_some(gone)
+        };
+        let ours_runs = wait::until("one that gives up", LONG, one_has_given_up);
+        if ours_runs.as_ref().is_ok_and(|ours| *ours) {
+            daemon.wait_ready()?;
+            daemon.kill9()?;
+        } else {
+            let answers = wait::until("the rival's answer", LONG, || daemon.status().ok());
+            let both = rival.try_wait()?.is_some();
+            rival.kill()?;
+            rival.wait()?;
+            let _ = daemon.kill9();
+            ours_runs?;
+            assert!(!both, "both gave up");
+            assert_eq!(answers?["agents"][0]["attachments"][0]["status"], "attached");
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn pins_of_another_size_are_refused_and_stay_in_force() -> Result<()> {
+    let mut scene = Scene::routed(1, &config(1))?;
+    scene.daemon.cli_ok(&["quarantine", NAMES[0], "--reason", "test"])?;
+    scene.daemon.terminate()?;
+    scene.daemon.set_config(&config(1).set("daemon.max_agents", 32))?;
+    let (code, said) = run(&scene.daemon)?;
+    assert_eq!(code, Some(1), "{said}");
+    assert!(said.contains("max_agents") && said.contains("unload"), "what it is and what to do: {said}");
+    let world = scene.lab.world().counters()?;
+    scene.shoot(0, 9, 50)?;
+    assert_eq!(scene.lab.world().counters()?, world);
+    scene.daemon.set_config(&config(1))?;
+    scene.daemon.restart()?;
+    assert_eq!(scene.agent(0)?["state"], "OPEN");
+    Ok(())
+}
+
+/// A BPF file system of its own.
+struct OwnBpffs(PathBuf);
+
+impl OwnBpffs {
+    fn mount(at: PathBuf) -> Result<Self> {
+        fs::create_dir(&at)?;
+        mount(Some("bpf"), &at, Some("bpf"), MsFlags::empty(), None::<&str>).context("mounting a bpffs")?;
+        Ok(Self(at))
+    }
+
+    fn unmount(&self) {
+        // A destructor has nobody to tell; the test would notice that nothing has changed.
+        let _ = umount2(&self.0, MntFlags::MNT_DETACH);
+    }
+}
+
+impl Drop for OwnBpffs {
+    fn drop(&mut self) {
+        self.unmount();
+    }
+}
+
+#[test]
+fn enforcement_outlives_the_unmounting_of_its_bpffs_as_long_as_the_daemon_runs() -> Result<()> {
+    let lab = Lab::routed(1)?;
+    let own = tempfile::tempdir()?;
+    let own = OwnBpffs::mount(own.path().join("bpf"))?;
+    let launch = Launch::new(lab.host(), &config(1)).argument("--pin-path").argument(own.0.join("pins"));
+    let scene = Scene { daemon: launch.start()?, lab };
+    scene.daemon.cli_ok(&["quarantine", NAMES[0], "--reason", "test"])?;
+    own.unmount();
+    assert!(!own.0.join("pins").exists(), "it is still mounted");
+    let world = scene.lab.world().counters()?;
+    scene.shoot(0, 9, 50)?;
+    assert_eq!(scene.lab.world().counters()?, world);
+    assert!(number(&scene.agent(0)?["outbound"]["dropped_packets"]) >= 50);
+    let server = HttpServer::start(&scene.lab.world().namespace, (ANY4, 0), LONG)?;
+    scene.daemon.cli_ok(&["release", NAMES[0], "--force"])?;
+    assert!(scene.is_served(0, &server), "it still decides");
     Ok(())
 }
 
@@ -81,11 +175,13 @@ fn everybody_can_be_released_without_a_daemon() -> Result<()> {
     scene.daemon.kill9()?;
     assert!(!scene.is_served(0, &server));
     let said = scene.daemon.cli_ok(&["release", "--all", "--json"])?;
-    let said: serde_json::Value = serde_json::from_str(&said)?;
+    let said: Value = serde_json::from_str(&said)?;
     assert_eq!(said["released"], serde_json::json!([NAMES[0]]));
     assert!(scene.is_served(0, &server));
     scene.daemon.restart()?;
-    assert_eq!(scene.agent(0)?["state"], "CLOSED", "the next daemon keeps it so");
+    let agent = scene.agent(0)?;
+    let now = (&agent["state"], &agent["hold"], &agent["tripped"]);
+    assert_eq!(now, (&"CLOSED".into(), &false.into(), &Value::Null), "the next daemon keeps it so");
     assert!(scene.is_served(0, &server));
     Ok(())
 }

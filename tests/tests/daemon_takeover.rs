@@ -63,9 +63,9 @@ fn no_packet_of_a_closed_agent_is_lost_or_uncounted_when_daemons_change() -> Res
     for round in 0..4 {
         more(100)?;
         if round % 2 == 0 {
-            scene.daemon.kill9()?
+            scene.daemon.kill9()?;
         } else {
-            drop(scene.daemon.terminate()?)
+            scene.daemon.terminate()?;
         }
         more(100)?;
         scene.daemon.restart()?;
@@ -92,9 +92,9 @@ fn an_open_agent_stays_open_without_a_daemon() -> Result<()> {
     scene.daemon.cli_ok(&["quarantine", NAMES[0], "--reason", "test", "--hold"])?;
     for crash in [true, false] {
         if crash {
-            scene.daemon.kill9()?
+            scene.daemon.kill9()?;
         } else {
-            drop(scene.daemon.terminate()?)
+            scene.daemon.terminate()?;
         }
         let before = scene.lab.world().counters()?;
         scene.shoot(0, 9, 1000)?;

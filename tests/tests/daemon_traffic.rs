@@ -28,7 +28,7 @@ fn talk(lab: &Lab, from: &Node) -> Result<()> {
         let mut client = HttpClient::new(&from.namespace, at(server.address())).timeout(LONG);
         ensure!(client.get("/bytes/100000")?.body.len() == 100_000, "HTTP to {to}");
         ensure!(client.post("/upload", &[7; 50_000])?.status == 200, "HTTP to {to}");
-        let flows = tcp::send(&from.namespace, at(sink.address()), plan.clone())?.wait();
+        let flows = tcp::send(&from.namespace, at(sink.address()), plan)?.wait();
         ensure!(flows.iter().all(|flow| flow.complete), "TCP to {to}: {flows:?}");
         scene::shoot(from, at(receiver.address()), 500)?;
         ensure!(ping(&from.namespace, to, 3, 700, LONG)?.all_answered(), "ping {to}");
