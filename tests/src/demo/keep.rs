@@ -42,18 +42,22 @@ pub(super) fn leave(lab: Lab, daemon: Daemon, screen: &mut Screen) -> Result<()>
         daemon.paths().state().display(),
         daemon.paths().pins().display(),
     );
-    screen.print("");
-    screen.print(&screen.paint(Tone::Strong, "  The lab stays. What to try:"));
-    screen.print(&format!("\n  agentsec() {{ {agentsec} \"$@\"; }}\n"));
-    for words in ["status", "explain crawler", "events", "quarantine assistant --reason trying"] {
-        screen.print(&format!("  agentsec {words}"));
+    screen.insist("");
+    screen.insist(&screen.paint(Tone::Strong, "  The lab stays. What to try:"));
+    screen.insist(&format!("\n  agentsec() {{ {agentsec} \"$@\"; }}\n"));
+    for words in ["status", "events", "quarantine assistant --reason trying", "release assistant"] {
+        screen.insist(&format!("  agentsec {words}"));
     }
-    for (part, node) in PARTS.iter().zip(lab.agents()) {
-        let inside = format!("nsenter --net=/run/netns/{}", node.namespace.name());
-        screen.print(&format!("  {inside} ping -c 1 {}   # as {}", lab.world().v4, part.id));
-    }
+    screen.insist("\n  As one of the agents, a few doors too many, and what AgentSec says of that:\n");
+    let (part, node) = (PARTS[0], lab.agent(0));
+    screen.insist(&format!(
+        "  nsenter --net=/run/netns/{} bash -c 'for port in {{1..60}}; do echo > /dev/udp/{}/$port; done'",
+        node.namespace.name(),
+        lab.world().v4,
+    ));
+    screen.insist(&format!("  agentsec explain {}", part.id));
     let lab_program = std::env::current_exe().context("finding this program")?;
-    screen.print(&format!("\n  and to take it down: {} down {name}", lab_program.display()));
+    screen.insist(&format!("\n  To take it down:\n\n  {} down {name}", lab_program.display()));
     daemon.keep();
     lab.keep();
     Ok(())

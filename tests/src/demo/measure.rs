@@ -53,7 +53,7 @@ pub(super) struct Measured {
     /// From the frame that crosses the limit to the first dropped frame; 0 when that is the same frame, or one
     /// that was in flight beside it.
     pub(super) ns_crossing_to_first_drop: Option<u64>,
-    /// Frames that the second capture missed: unless 0, nothing of this can be relied on.
+    /// Frames that the second capture missed or had no room for: unless 0, nothing of this can be relied on.
     pub(super) lost: u64,
 }
 
@@ -85,13 +85,17 @@ impl Gauge {
             unreachable!("the first capture has been stopped")
         };
         let passed = passed.stop()?;
+        let seen = passed.arriving.frames + passed.departing.frames;
+        let lost = passed.lost + seen - passed.frames.len() as u64;
         // The interface counts a frame as received exactly when it is presented to the hook.
         let all = link::counters(lab.host(), &interface)?.rx_packets;
         let presented: Vec<_> =
             presented.frames.iter().filter(|frame| !frame.departing).map(Mark::of).collect();
         let mut sent = passed.frames.iter().filter(|frame| frame.departing).map(Mark::of).collect::<Vec<_>>();
         sent.retain(|mark| mark.source() == Some(source));
-        Ok(Measured { lost: passed.lost, ..judge(&presented, &sent, all, limit) })
+        // A frame that was missed may have passed.
+        let measured = judge(&presented, &sent, all.saturating_sub(lost), limit);
+        Ok(Measured { lost, ..measured })
     }
 }
 

@@ -31,26 +31,31 @@ use watch::Watch;
 
 /// What the numbers mean, for `--help`.
 pub const HELP: &str = "\
---json prints one object. Its numbers about the exfiltrating agent (summarizer) come from packet captures on both \
-sides of AgentSec's hook (the host's end of the agent's link, before the hook; world0, beyond it) and from the \
-link's own counters, never from the daemon:
+--json prints one object. Its numbers about the exfiltrating agent (summarizer) come from packet
+captures on both sides of AgentSec's hook (the host's end of the agent's link, before the hook, and
+world0, beyond it) and from the link's own counters, never from the daemon:
 
-  limit_bytes                what the agent may send in its window of a minute, in wire bytes (layer 2)
-  bytes_passed               wire bytes of the agent seen beyond the hook, from its first packet until it was killed: all \
-of the window, and whatever passed after the trip
-  bytes_over_limit           max(0, bytes_passed - limit_bytes)
-  packets_after_trip         packets seen beyond the hook, less those that came to the hook before the first one that \
-was dropped; null without a trip. A lost measurement can only make it larger
-  ns_crossing_to_first_drop  kernel time from the packet with which all that came to the hook exceeds the limit to the \
-first dropped one; 0 when that is the same packet, or one in flight beside it
-  packets_dropped            packets of the agent that came to the hook and were not seen beyond it
-  bystanders_unharmed        the two ordinary agents: no failed request, never anything but CLOSED, and the median \
-latency during the attacks at most 10 times that before, plus 20 ms
-  states                     for each agent the states that `agentsec status` showed, in their order
+  limit_bytes          what the agent may send in its window of a minute, wire bytes (layer 2)
+  bytes_passed         wire bytes of the agent seen beyond the hook from its first packet until it
+                       was killed: all of the window, and whatever passed after the trip
+  bytes_over_limit     max(0, bytes_passed - limit_bytes)
+  packets_after_trip   packets seen beyond the hook, less those that came to the hook before the
+                       first one that was dropped; null without a trip. What the captures might
+                       miss can only make it larger
+  ns_crossing_to_first_drop
+                       from the packet with which all that came to the hook exceeds the limit to
+                       the first dropped one, by the kernel's timestamps at the hook; 0 when that
+                       is the same packet, or one in flight beside it; null without a trip
+  packets_dropped      packets of the agent that came to the hook and were not seen beyond it
+  bystanders_unharmed  the two ordinary agents had no failed request, were never anything but
+                       CLOSED, and their median latency during the attacks was at most 10 times
+                       that before, plus 20 ms
+  states               for each agent the states that `agentsec status` showed, in their order
 
-The exit code is 0 if bytes_over_limit is 0, packets_after_trip at most CPUs - 1, nobody else was hurt, the sweep reached \
-no more doors than its limit, the kernel tripped both, both came back to CLOSED with every request answered since their \
-release, and the daemon counted as many dropped packets as were measured; 1 if not; 130 when interrupted.";
+The exit code is 0 if bytes_over_limit is 0, packets_after_trip is at most CPUs - 1, nobody else was
+hurt, the sweep reached no more doors than its limit, the kernel tripped both, both came back to
+CLOSED and had every request answered since their release, and the daemon counted as many dropped
+packets as were measured; 1 if not; 130 when interrupted.";
 
 /// What the demo shall be like.
 #[derive(Clone, Copy, Debug, Default)]

@@ -75,6 +75,14 @@ impl Screen {
         }
     }
 
+    /// The same; what people must know even if they wanted to hear nothing goes to standard error.
+    pub(super) fn insist(&mut self, line: &str) {
+        match self.kind {
+            Kind::Silent => eprintln!("{line}"),
+            Kind::Live | Kind::Plain => self.print(line),
+        }
+    }
+
     /// Draws the picture anew, on a terminal.
     pub(super) fn draw(&mut self, lines: &[String]) {
         if self.kind != Kind::Live {
