@@ -7,6 +7,7 @@ use agentsec_common::agent::Direction;
 use agentsec_common::counters::{Counters, Traffic};
 use agentsec_common::endpoint::{Address, Endpoint, EndpointKey, EndpointKind, Typical};
 use agentsec_common::notice::NoticeKind;
+use agentsec_common::packet::tcp;
 use agentsec_common::typical::{ROW_BITS, TypicalKey};
 use agentsec_common::window::Stamp;
 
@@ -136,11 +137,13 @@ pub extern "C" fn agentsec_is_typical(key: *const EndpointKey, row: u32) -> i32 
 
 /// Whether the packet makes its endpoint count as unusual.
 ///
-/// What an agent accepts counts once it has answered with data, so that nobody can trip it by knocking.
+/// What an agent accepts counts once it has answered with data, so that nobody can trip it by knocking; and so
+/// does a reset, which its kernel sends by itself to whoever speaks of a connection that is over.
 #[inline(always)]
 pub fn counts_as_unusual(case: &Case, seen: &Seen) -> bool {
     let accepted = case.endpoint_kind == EndpointKind::Accepted as u8;
-    !seen.typical && case.inbound == 0 && (!accepted || case.headers.has_payload)
+    let answers = accepted || case.headers.tcp_flags & tcp::RST != 0;
+    !seen.typical && case.inbound == 0 && (!answers || case.headers.has_payload)
 }
 
 /// Counts the packet's endpoint as unusual, once while it stays in the window: when it is used again in a later

@@ -63,6 +63,8 @@ impl Daemon {
                 by: by_name(tripped.by).to_owned(),
                 at: tripped.at.parse().unwrap_or_default(),
                 reason: tripped.reason.clone(),
+                risk: Risk(tripped.risk_milli),
+                contributions: contributions(tripped.contributions),
             }),
             profile: view.profile.clone(),
             slot: view.slot,
