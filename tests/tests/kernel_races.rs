@@ -217,6 +217,33 @@ fn a_limit_holds_within_a_window_and_comes_back_after_it() -> Result<()> {
 }
 
 #[test]
+fn what_began_a_window_still_counts_at_its_end() -> Result<()> {
+    let multiplier = BucketClock::for_window(SHORTEST_NS).multiplier();
+    let mut arena = Arena::new()?;
+    arena.install(0, &Profile { bucket_multiplier: multiplier, max_volume: 1000, ..calm() })?;
+    let send = |arena: &Arena, bytes| arena.send(Flow::to(stranger(1), 9).udp_of(Outbound, bytes));
+    let mut agents = Vec::new();
+    // In every phase of a bucket, so that for most the first packet lies in the oldest one at the end.
+    for _ in 0..10 {
+        agents.push((arena.agent(0)?, coarse_ns()));
+        assert_eq!(send(&arena, 600)?, Fate::Passed);
+        thread::sleep(Duration::from_millis(14));
+    }
+    for (agent, before) in agents {
+        while coarse_ns() - before < SHORTEST_NS / 100 * 97 {
+            thread::sleep(Duration::from_millis(1));
+        }
+        arena.turn(&agent)?;
+        let fate = send(&arena, 401)?;
+        // Late by a busy machine, it proves nothing.
+        if coarse_ns() - before <= SHORTEST_NS {
+            assert_eq!(fate, Fate::Dropped, "both within a second");
+        }
+    }
+    Ok(())
+}
+
+#[test]
 fn slow_signals_fade_by_themselves() -> Result<()> {
     let mut arena = Arena::new()?;
     arena.install(0, &Profile { max_auth_failures: 0, ..calm() })?;
