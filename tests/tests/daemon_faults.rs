@@ -92,7 +92,7 @@ fn a_full_disk_stops_neither_the_trip_nor_its_record() -> Result<()> {
     assert!(passed * 142 <= 50_000);
     scene.shoot(0, 9, 100)?;
     assert_eq!(receiver.datagrams(), passed);
-    scene.daemon.cli_ok(&["quarantine", NAMES[1], "--reason", "test"])?;
+    scene.daemon.cli_ok(&["quarantine", NAMES[1], "--reason", "test", "--hold"])?;
     assert_eq!(scene.agent(1)?["state"], "OPEN", "operators need no disk either");
     let recorded = |scene: &Scene| -> Result<bool> {
         Ok(scene.daemon.events()?.iter().any(|event| is_trip(event, NAMES[0])))
