@@ -74,7 +74,8 @@ fn a_full_disk_stops_neither_the_trip_nor_its_record() -> Result<()> {
     let disk = SmallDisk::over(&daemon.paths().state())?;
     daemon.begin()?;
     daemon.wait_ready()?;
-    let scene = Scene { daemon, lab };
+    // The disk goes first, or the daemon's directory could not be removed.
+    let (scene, disk) = (Scene { daemon, lab }, disk);
     let filler = disk.fill()?;
     use_up_the_last_page(&scene)?;
     let receiver = UdpReceiver::start(&scene.lab.world().namespace, (ANY4, 9), LONG)?;
@@ -119,7 +120,8 @@ fn a_trip_that_could_not_be_recorded_before_a_crash_is_recorded_after_it() -> Re
     let disk = SmallDisk::over(&daemon.paths().state())?;
     daemon.begin()?;
     daemon.wait_ready()?;
-    let mut scene = Scene { daemon, lab };
+    // The disk goes first, or the daemon's directory could not be removed.
+    let (mut scene, disk) = (Scene { daemon, lab }, disk);
     let filler = disk.fill()?;
     use_up_the_last_page(&scene)?;
     scene.shoot(0, 9, 1000)?;
