@@ -74,7 +74,8 @@ fn a_full_disk_stops_neither_the_trip_nor_its_record() -> Result<()> {
     let disk = SmallDisk::over(&daemon.paths().state())?;
     daemon.begin()?;
     daemon.wait_ready()?;
-    let scene = Scene { daemon, lab };
+    // The disk goes first, or the daemon's directory could not be removed.
+    let (scene, disk) = (Scene { daemon, lab }, disk);
     let filler = disk.fill()?;
     use_up_the_last_page(&scene)?;
     let receiver = UdpReceiver::start(&scene.lab.world().namespace, (ANY4, 9), LONG)?;
@@ -92,7 +93,7 @@ fn a_full_disk_stops_neither_the_trip_nor_its_record() -> Result<()> {
     assert!(passed * 142 <= 50_000);
     scene.shoot(0, 9, 100)?;
     assert_eq!(receiver.datagrams(), passed);
-    scene.daemon.cli_ok(&["quarantine", NAMES[1], "--reason", "test"])?;
+    scene.daemon.cli_ok(&["quarantine", NAMES[1], "--reason", "test", "--hold"])?;
     assert_eq!(scene.agent(1)?["state"], "OPEN", "operators need no disk either");
     let recorded = |scene: &Scene| -> Result<bool> {
         Ok(scene.daemon.events()?.iter().any(|event| is_trip(event, NAMES[0])))
@@ -119,7 +120,8 @@ fn a_trip_that_could_not_be_recorded_before_a_crash_is_recorded_after_it() -> Re
     let disk = SmallDisk::over(&daemon.paths().state())?;
     daemon.begin()?;
     daemon.wait_ready()?;
-    let mut scene = Scene { daemon, lab };
+    // The disk goes first, or the daemon's directory could not be removed.
+    let (mut scene, disk) = (Scene { daemon, lab }, disk);
     let filler = disk.fill()?;
     use_up_the_last_page(&scene)?;
     scene.shoot(0, 9, 1000)?;
