@@ -52,10 +52,15 @@ impl Daemon {
             self.attached(slot, ifindex, interface);
         }
         for &(slot, ifindex) in &taken.halves {
-            match self.roster.get(slot) {
-                // Not marked as attached, so the next look at the interfaces attaches the other half.
-                Some(_) => self.kernel.enforcer.identify(ifindex, Identity::of(slot))?,
-                None => self.kernel.links.detach(slot, ifindex)?,
+            if self.roster.get(slot).is_none() {
+                self.kernel.links.detach(slot, ifindex)?;
+                continue;
+            }
+            self.kernel.enforcer.identify(ifindex, Identity::of(slot))?;
+            if let Some(interface) = present.get(&ifindex) {
+                // Also of an agent that is contained and no longer configured: no later look would complete it.
+                self.kernel.links.attach(slot, ifindex, interface)?;
+                self.attached(slot, ifindex, interface.clone());
             }
         }
         for &(_, ifindex) in &taken.gone {
