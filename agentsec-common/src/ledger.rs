@@ -63,8 +63,9 @@ pub struct Ledger {
     pub violations: u64,
     /// Endpoints inserted, by [`EndpointKind`](crate::endpoint::EndpointKind).
     pub endpoints_inserted: [u64; 2],
-    /// Packets whose endpoint found no room.
-    pub endpoint_overflow: u64,
+    /// [`Stamp`](crate::window::Stamp) of when an endpoint was last counted as unusual: as long as that is not in
+    /// the window, [`Self::unusual`] sums to nothing and need not be read.
+    pub unusual_latest: u64,
     /// Notices lost: budget spent or ring full.
     pub notices_lost: u64,
     /// Window of wire bytes.
@@ -73,8 +74,10 @@ pub struct Ledger {
     pub unusual: [u64; BUCKETS],
     /// The latest trip.
     pub trip: TripRecord,
+    /// Packets whose endpoint found no room.
+    pub endpoint_overflow: u64,
     /// Explicit padding to whole cache lines.
-    pub reserved: [u64; 5],
+    pub reserved: [u64; 4],
 }
 
 const _: () = assert!(size_of::<Ledger>() == 320);

@@ -189,7 +189,7 @@ const ETHERNET_BYTES: usize = 14;
 const VLAN_BYTES: usize = 4;
 /// VLAN tags read in the frame, beside one that the stack may have moved to metadata.
 const VLAN_TAGS: usize = 2;
-/// IPv6 extension headers followed; a longer chain is malformed.
+/// IPv6 extension headers followed; a longer chain is an endpoint of the extension's own protocol.
 const EXTENSION_HEADERS: usize = 6;
 
 const ETHERTYPE_IPV4: u16 = 0x0800;
@@ -199,67 +199,90 @@ const ETHERTYPE_VLAN: u16 = 0x8100;
 const ETHERTYPE_QINQ: u16 = 0x88a8;
 
 /// Reads the headers of an Ethernet frame.
-#[inline(always)]
+#[must_use]
 pub fn parse<F: Frame>(frame: &F) -> Headers {
+    let mut headers = Headers::NONE;
+    parse_into(frame, &mut headers);
+    headers
+}
+
+/// Reads the headers of an Ethernet frame into `headers`, whatever was there.
+///
+/// In place, because a value returned from so many ways out is put together on the stack for each of them.
+#[inline(always)]
+pub fn parse_into<F: Frame>(frame: &F, headers: &mut Headers) {
     let Some(ethertype) = frame.bytes(12) else {
-        return Headers::bare(Class::Malformed, Role::Opaque, 0);
+        *headers = Headers::NONE;
+        return;
     };
     let mut ethertype = u16::from_be_bytes(ethertype);
     let mut offset = ETHERNET_BYTES;
     for _ in 0..VLAN_TAGS {
         if ethertype == ETHERTYPE_VLAN || ethertype == ETHERTYPE_QINQ {
             let Some(inner) = frame.bytes(offset + 2) else {
-                return Headers::bare(Class::Malformed, Role::Opaque, offset);
+                *headers = Headers::bare(Class::Malformed, Role::Opaque, offset);
+                return;
             };
             ethertype = u16::from_be_bytes(inner);
             offset += VLAN_BYTES;
         }
     }
-    let parsed = match ethertype {
-        ETHERTYPE_IPV4 => ipv4(frame, offset),
-        ETHERTYPE_IPV6 => ipv6(frame, offset),
-        ETHERTYPE_ARP => Some(Headers::bare(Class::Arp, Role::LinkControl, offset)),
-        _ => Some(Headers::bare(Class::Other, Role::Opaque, offset)),
+    let is_ip = match ethertype {
+        ETHERTYPE_IPV4 => ipv4(frame, offset, headers).is_some(),
+        ETHERTYPE_IPV6 => ipv6(frame, offset, headers).is_some(),
+        _ => false,
     };
-    match parsed {
-        Some(headers) => headers,
-        None => Headers::bare(Class::Malformed, Role::Opaque, offset),
+    if !is_ip {
+        let (class, role) = match ethertype {
+            ETHERTYPE_IPV4 | ETHERTYPE_IPV6 => (Class::Malformed, Role::Opaque),
+            ETHERTYPE_ARP => (Class::Arp, Role::LinkControl),
+            _ => (Class::Other, Role::Opaque),
+        };
+        *headers = Headers::bare(class, role, offset);
     }
 }
 
+/// `None` when there is no header that can be read; `headers` may be anything then.
 #[inline(always)]
-fn ipv4<F: Frame>(frame: &F, offset: usize) -> Option<Headers> {
+fn ipv4<F: Frame>(frame: &F, offset: usize, headers: &mut Headers) -> Option<()> {
     let fixed: [u32; 5] = frame.words(offset)?;
     let version = byte(fixed[0], 0);
     let header = (version & 0x0f) as usize * 4;
-    let total = low_half(fixed[0]) as usize;
+    let total = length_or_big(low_half(fixed[0]));
     if version >> 4 != 4 || header < 20 || total < header {
         return None;
     }
-    let mut headers = Headers::bare(Class::Ipv4, Role::Endpoint, offset + header);
-    headers.protocol = byte(fixed[2], 1);
+    headers.begin(Class::Ipv4, byte(fixed[2], 1), offset + header);
     headers.source = [0, 0, MAPPED, fixed[3]];
     headers.destination = [0, 0, MAPPED, fixed[4]];
     if low_half(fixed[1]) & 0x1fff != 0 {
         headers.class = Class::Fragment;
         headers.has_payload = true;
-        return Some(headers);
+        return Some(());
     }
-    Some(transport(frame, headers, offset + header, total - header))
+    transport(frame, headers, offset + header, total - header);
+    Some(())
 }
 
+/// The length that an IP header says. A super-packet (BIG TCP) or jumbogram that is too long for the field says zero.
 #[inline(always)]
-fn ipv6<F: Frame>(frame: &F, offset: usize) -> Option<Headers> {
+const fn length_or_big(field: u16) -> usize {
+    if field == 0 { u16::MAX as usize } else { field as usize }
+}
+
+/// As [`ipv4`].
+#[inline(always)]
+fn ipv6<F: Frame>(frame: &F, offset: usize, headers: &mut Headers) -> Option<()> {
     let fixed: [u32; 10] = frame.words(offset)?;
     if byte(fixed[0], 0) >> 4 != 6 {
         return None;
     }
-    let mut headers = Headers::bare(Class::Ipv6, Role::Endpoint, offset + 40);
+    headers.begin(Class::Ipv6, byte(fixed[1], 2), offset + 40);
     headers.source = [fixed[2], fixed[3], fixed[4], fixed[5]];
     headers.destination = [fixed[6], fixed[7], fixed[8], fixed[9]];
     let mut next = byte(fixed[1], 2);
     let mut at = offset + 40;
-    let mut payload = high_half(fixed[1]) as usize;
+    let mut payload = length_or_big(high_half(fixed[1]));
     for _ in 0..EXTENSION_HEADERS {
         if !matches!(
             next,
@@ -273,7 +296,8 @@ fn ipv6<F: Frame>(frame: &F, offset: usize) -> Option<Headers> {
         }
         // Every extension header is at least eight bytes long.
         let Some([first, _]) = frame.words(at) else {
-            return Some(headers.cut_short(next));
+            headers.cut_short(next);
+            return Some(());
         };
         let following = byte(first, 0);
         if next == protocol::FRAGMENT && low_half(first) & 0xfff8 != 0 {
@@ -281,7 +305,7 @@ fn ipv6<F: Frame>(frame: &F, offset: usize) -> Option<Headers> {
             headers.protocol = following;
             headers.has_payload = true;
             headers.header_bytes = (at + 8) as u16;
-            return Some(headers);
+            return Some(());
         }
         let units = byte(first, 1) as usize;
         let length = match next {
@@ -291,30 +315,30 @@ fn ipv6<F: Frame>(frame: &F, offset: usize) -> Option<Headers> {
         };
         next = following;
         at += length;
-        // A jumbogram says zero; a lying length ends as "no payload", never below zero.
+        // A lying length ends as "no payload", never below zero.
         payload = payload.saturating_sub(length);
     }
     headers.protocol = next;
     headers.header_bytes = at as u16;
-    Some(transport(frame, headers, at, payload))
+    transport(frame, headers, at, payload);
+    Some(())
 }
 
 /// Reads ports, flags and ICMP types at `offset`, where `length` bytes of IP payload begin.
 #[inline(always)]
-fn transport<F: Frame>(frame: &F, headers: Headers, offset: usize, length: usize) -> Headers {
+fn transport<F: Frame>(frame: &F, headers: &mut Headers, offset: usize, length: usize) {
     match transport_header(frame, headers, offset) {
-        Some((mut headers, header)) => {
+        Some(header) => {
             headers.has_payload = length > header;
             headers.header_bytes = (offset + header) as u16;
-            headers
         }
         None => headers.cut_short(headers.protocol),
     }
 }
 
-/// The headers with ports, flags and role, and the length of the transport header.
+/// Reads ports, flags and role; returns the length of the transport header.
 #[inline(always)]
-fn transport_header<F: Frame>(frame: &F, mut headers: Headers, offset: usize) -> Option<(Headers, usize)> {
+fn transport_header<F: Frame>(frame: &F, headers: &mut Headers, offset: usize) -> Option<usize> {
     let length = match headers.protocol {
         protocol::TCP => {
             let [ports, _, _, flags]: [u32; 4] = frame.words(offset)?;
@@ -348,7 +372,7 @@ fn transport_header<F: Frame>(frame: &F, mut headers: Headers, offset: usize) ->
         }
         _ => 0,
     };
-    Some((headers, length))
+    Some(length)
 }
 
 impl Headers {
@@ -360,11 +384,23 @@ impl Headers {
 
     /// A frame that ends inside the header of `protocol`.
     #[inline(always)]
-    const fn cut_short(mut self, protocol: u8) -> Self {
+    const fn cut_short(&mut self, protocol: u8) {
         self.class = Class::Malformed;
         self.protocol = protocol;
         self.has_payload = true;
-        self
+    }
+
+    /// Sets everything but the addresses, as of a packet without a transport header.
+    #[inline(always)]
+    const fn begin(&mut self, class: Class, protocol: u8, header_bytes: usize) {
+        self.class = class;
+        self.role = Role::Endpoint;
+        self.protocol = protocol;
+        self.tcp_flags = 0;
+        self.source_port = 0;
+        self.destination_port = 0;
+        self.header_bytes = header_bytes as u16;
+        self.has_payload = false;
     }
 }
 

@@ -6,7 +6,7 @@
 //! compare-exchange restarts it, and every word restarts by itself when the epoch changes.
 //!
 //! ```text
-//! bit 0..40 value | 40..58 bucket / 8 | 58..64 epoch       (bucket % 8 is the word's index)
+//! bit 0..40 value | 40..46 epoch | 46..64 bucket / 8       (bucket % 8 is the word's index)
 //! ```
 //!
 //! A word that was last written exactly 2^21 buckets ago, or 64 epochs ago in the same bucket, looks current.
@@ -23,12 +23,11 @@ const VALUE_MASK: u64 = (1 << VALUE_BITS) - 1;
 /// Limits must be smaller.
 pub const VALUE_FULL: u64 = 1 << (VALUE_BITS - 1);
 
-const ROUND_BITS: u32 = 18;
-const ROUND_MASK: u64 = (1 << ROUND_BITS) - 1;
-/// Mask of bucket numbers as a word can tell them apart.
-const BUCKET_MASK: u64 = (1 << (ROUND_BITS + 3)) - 1;
-const EPOCH_SHIFT: u32 = VALUE_BITS + ROUND_BITS;
+const EPOCH_SHIFT: u32 = VALUE_BITS;
 const EPOCH_MASK: u64 = (1 << 6) - 1;
+/// Rounds end at the word's top, so that they wrap by themselves: a word minus another tag is its value, plus in
+/// this place how many rounds it is ahead, as long as the epoch is the same.
+const ROUND_SHIFT: u32 = EPOCH_SHIFT + 6;
 
 /// Turns monotonic nanoseconds into bucket numbers by a multiplication, since a division per packet is slow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -118,7 +117,13 @@ impl Moment {
 
     #[inline(always)]
     const fn tag(self) -> u64 {
-        (self.epoch as u64 & EPOCH_MASK) << EPOCH_SHIFT | ((self.bucket >> 3) & ROUND_MASK) << VALUE_BITS
+        self.tag_of(self.bucket)
+    }
+
+    /// The tag of a bucket in the same epoch.
+    #[inline(always)]
+    const fn tag_of(self, bucket: u64) -> u64 {
+        (bucket >> 3) << ROUND_SHIFT | (self.epoch as u64 & EPOCH_MASK) << EPOCH_SHIFT
     }
 
     /// How to count `amount` (less than 2^32) in the moment's word, which now reads `word`.
@@ -128,9 +133,9 @@ impl Moment {
     #[inline(always)]
     #[must_use]
     pub const fn step(self, word: u64, amount: u64) -> Step {
-        let rounds_ahead = (word >> VALUE_BITS).wrapping_sub(self.tag() >> VALUE_BITS);
+        const CURRENT: u64 = 1 << ROUND_SHIFT | VALUE_MASK;
         // One round ahead is another CPU that has already passed into the next one; anything else is old.
-        if rounds_ahead > 1 {
+        if word.wrapping_sub(self.tag()) & !CURRENT != 0 {
             return Step::Restart(self.tag() | amount);
         }
         if word & VALUE_MASK >= VALUE_FULL { Step::Full } else { Step::Add }
@@ -140,13 +145,12 @@ impl Moment {
     #[inline(always)]
     #[must_use]
     pub const fn live(self, word: u64, index: usize) -> u64 {
-        if (word >> EPOCH_SHIFT) != (self.epoch as u64 & EPOCH_MASK) {
-            return 0;
-        }
-        let bucket = ((word >> VALUE_BITS) & ROUND_MASK) << 3 | index as u64;
-        let age = self.bucket.wrapping_sub(bucket) & BUCKET_MASK;
-        // A bucket at most two rounds ahead is another CPU's clock being ahead: it is now.
-        if age < BUCKETS as u64 || age > BUCKET_MASK - 2 * BUCKETS as u64 { word & VALUE_MASK } else { 0 }
+        // At most three rounds ahead is another CPU's clock being ahead: it is now.
+        const LIVE: u64 = 3 << ROUND_SHIFT | VALUE_MASK;
+        // The latest bucket with this index that has begun.
+        let latest = self.bucket.wrapping_sub(index as u64);
+        let ahead = word.wrapping_sub(self.tag_of(latest));
+        if ahead & !LIVE == 0 { ahead & VALUE_MASK } else { 0 }
     }
 
     /// Sum of a window at this moment.
@@ -185,6 +189,17 @@ impl Stamp {
     #[must_use]
     pub const fn to_word(self) -> u64 {
         self.0
+    }
+
+    /// Whether anything counted no later than the stamp `word` says may still be in the window at `now`. One bucket
+    /// more than the window has, because of two CPUs that count at a bucket's edge the later may be overwritten.
+    #[inline(always)]
+    #[must_use]
+    pub const fn may_matter(word: u64, now: Moment) -> bool {
+        let same_epoch = word >> STAMP_EPOCH_SHIFT == Self::at(now).0 >> STAMP_EPOCH_SHIFT;
+        // Ahead of us is another CPU's clock being ahead.
+        let age = now.bucket.wrapping_sub(word) & STAMP_BUCKET_MASK;
+        same_epoch && (age <= BUCKETS as u64 || age > STAMP_BUCKET_MASK / 2)
     }
 
     /// If the stamp `word` is still in the window at `now`: the moment whose bucket holds the count.
@@ -272,14 +287,28 @@ mod tests {
         fn a_cpu_that_lags_behind_never_erases_what_another_counted(
             round in 100u64..1 << 37, index in 0u64..8, lag in 0u64..=1, epoch: u32,
         ) {
-            // At the wrap of a word's rounds a lagging CPU restarts the word; that is once in 2^21 buckets.
-            prop_assume!(round & ROUND_MASK != 0);
             let ahead = Moment { bucket: round << 3 | index, epoch };
             let behind = Moment { bucket: (round - lag) << 3 | index, epoch };
             let mut words = [0; BUCKETS];
             count(&mut words, ahead, 1000);
             count(&mut words, behind, 10);
             prop_assert_eq!(ahead.sum(&words), 1010);
+        }
+
+        #[test]
+        fn a_window_is_read_as_long_as_it_holds_anything(
+            bucket in 32u64..1 << 40, later in 0u64..20, other in 0u64..=1, epoch in 0u32..=crate::policy::EPOCH_MASK,
+        ) {
+            let counted = Moment { bucket, epoch };
+            let mut words = [0; BUCKETS];
+            count(&mut words, counted, 1);
+            // The stamp of a CPU that lags behind may have come last.
+            let stamp = Stamp::at(Moment { bucket: bucket - other, epoch }).to_word();
+            let now = Moment { bucket: bucket + later - 3, epoch };
+            prop_assert!(now.sum(&words) == 0 || Stamp::may_matter(stamp, now));
+            prop_assert!(!Stamp::may_matter(0, now), "nothing was ever counted");
+            let next = Moment { epoch: epoch ^ 1, ..now };
+            prop_assert!(!Stamp::may_matter(stamp, next), "another epoch");
         }
 
         #[test]

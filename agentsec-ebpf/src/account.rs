@@ -156,25 +156,31 @@ pub fn counts_as_unusual(case: &Case, seen: &Seen) -> bool {
 pub extern "C" fn agentsec_unusual(case: *const Case, entry: *mut Endpoint) -> i32 {
     // SAFETY: the verifier checks that callers pass a whole case.
     let Some(case) = (unsafe { case.as_ref() }) else { return 0 };
-    let (Some(policy), Some(ledger), Some(profile)) =
-        (POLICY.get_ptr(case.slot), LEDGER.get_ptr_mut(case.slot), PROFILES.get(case.row))
-    else {
+    let (Some(ledger), Some(profile)) = (LEDGER.get_ptr_mut(case.slot), PROFILES.get(case.row)) else {
         return 0;
     };
     let now = profile.bucket_clock().moment(case.now_ns, case.epoch);
     // SAFETY: a live map value.
     let window = unsafe { &raw mut (*ledger).unusual };
+    // SAFETY: a live map value.
+    let latest = unsafe { &raw mut (*ledger).unusual_latest };
     if entry.is_null() {
+        words::stamp(latest, now, case.slot);
         // A stale epoch is noticed when the state is read again.
-        let _ = words::count(window, now, 1, policy);
+        let _ = words::count(window, now, 1, case.slot);
         return 0;
     }
     // SAFETY: a whole entry, as the verifier checks.
     let counted = unsafe { &raw mut (*entry).counted };
     let stamp = load(counted);
     let fresh = Stamp::at(now).to_word();
-    // Counted before the stamp says so: who finds the stamp also finds the count, and judges by it.
-    if stamp == fresh || words::count(window, now, 1, policy).is_err() {
+    if stamp == fresh {
+        return 0;
+    }
+    // The ledger is stamped before the count and the entry after it: who finds the entry's stamp also finds that
+    // the window is to be read, and the count in it.
+    words::stamp(latest, now, case.slot);
+    if words::count(window, now, 1, case.slot).is_err() {
         return 0;
     }
     if !replace(counted, stamp, fresh) {
@@ -208,14 +214,14 @@ pub fn passed(counters: *mut Counters, case: &Case, entry: *mut Endpoint) {
     }
 }
 
-/// Counts a packet that is dropped.
+/// Counts a packet, or the packets it becomes, as dropped.
 #[inline(always)]
-pub fn dropped(counters: *mut Counters, case: &Case) {
+pub fn dropped(counters: *mut Counters, inbound: u8, bytes: u64, packets: u64) {
     // SAFETY: a live map value, this CPU's own.
     unsafe {
-        let traffic = (&raw mut (*counters).traffic).cast::<Traffic>().add((case.inbound & 1) as usize);
-        (*traffic).dropped_bytes += case.bytes;
-        (*traffic).dropped_packets += case.packets;
+        let traffic = (&raw mut (*counters).traffic).cast::<Traffic>().add((inbound & 1) as usize);
+        (*traffic).dropped_bytes += bytes;
+        (*traffic).dropped_packets += packets;
     }
 }
 

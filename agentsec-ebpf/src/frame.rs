@@ -3,7 +3,7 @@
 use aya_ebpf::bindings::__sk_buff;
 use aya_ebpf::helpers::bpf_skb_pull_data;
 
-use agentsec_common::packet::{Class, Frame, Headers, parse, wire_size};
+use agentsec_common::packet::{Class, Frame, Headers, parse_into, wire_size};
 
 use crate::case::Case;
 
@@ -61,11 +61,9 @@ impl Frame for Linear {
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn agentsec_parse(skb: *mut __sk_buff, headers: *mut Headers) -> i32 {
-    if headers.is_null() {
-        return 1;
-    }
-    // SAFETY: not null, and the verifier checks that callers pass room for it.
-    unsafe { headers.write(parse(&Linear::of(skb))) };
+    // SAFETY: the verifier checks that callers pass whole headers.
+    let Some(headers) = (unsafe { headers.as_mut() }) else { return 1 };
+    parse_into(&Linear::of(skb), headers);
     0
 }
 
@@ -78,7 +76,7 @@ pub fn read(skb: *mut __sk_buff, case: &mut Case) {
         unsafe { bpf_skb_pull_data(skb, (*skb).len.min(PULL_BYTES)) };
         agentsec_parse(skb, &raw mut case.headers);
     }
-    size(skb, case);
+    (case.bytes, case.packets) = size(skb, case.headers.header_bytes);
 }
 
 /// Whether bytes lie beyond the linear part.
@@ -97,14 +95,13 @@ pub fn is_super(skb: *mut __sk_buff) -> bool {
     unsafe { (*skb).gso_size != 0 }
 }
 
-/// Takes the packet's bytes and packets on the wire: a VLAN tag that the stack holds beside the packet is four
-/// bytes more.
+/// The packet's bytes and packets on the wire, with `header_bytes` in each: a VLAN tag that the stack holds beside
+/// the packet is four bytes more.
 #[inline(always)]
-pub fn size(skb: *mut __sk_buff, case: &mut Case) {
+pub fn size(skb: *mut __sk_buff, header_bytes: u16) -> (u64, u64) {
     // SAFETY: the context pointer that the kernel passed.
     let (length, tagged, gso_size, segments) =
         unsafe { ((*skb).len, (*skb).vlan_present != 0, (*skb).gso_size, (*skb).gso_segs) };
     let tag = if tagged { VLAN_BYTES } else { 0 };
-    let header_bytes = case.headers.header_bytes.wrapping_add(tag as u16);
-    (case.bytes, case.packets) = wire_size(length + tag, header_bytes, gso_size, segments);
+    wire_size(length + tag, header_bytes.wrapping_add(tag as u16), gso_size, segments)
 }

@@ -6,20 +6,25 @@ use agentsec_common::notice::NoticeKind;
 use agentsec_common::policy::{Policy, SlowSignals};
 use agentsec_common::profile::{COUNT_INBOUND, COUNT_OUTBOUND, Profile};
 use agentsec_common::risk::{Cause, Signals, judge, score};
-use agentsec_common::window::Moment;
+use agentsec_common::window::{Moment, Stamp};
 
 use crate::case::Case;
 use crate::emit;
 use crate::maps::{LEDGER, POLICY, PROFILES};
 use crate::words::{self, load, replace, store, sum};
 
-/// An agent's words, looked up by a function that the verifier checks by itself.
-struct Words<'a> {
-    policy: *const Policy,
-    ledger: *mut Ledger,
-    profile: &'a Profile,
+/// An agent's words.
+#[derive(Clone, Copy)]
+pub struct Words<'a> {
+    /// What the daemon says.
+    pub policy: *const Policy,
+    /// What the kernel knows.
+    pub ledger: *mut Ledger,
+    /// What is expected.
+    pub profile: &'a Profile,
 }
 
+/// The words of the case's agent, for a function that the verifier checks by itself.
 #[inline(always)]
 fn words_of(case: &Case) -> Option<Words<'static>> {
     Some(Words {
@@ -29,32 +34,28 @@ fn words_of(case: &Case) -> Option<Words<'static>> {
     })
 }
 
-/// Counts the packet's bytes in the agent's window and, if asked to, judges all its signals. One, when the
+/// Counts the packet's bytes in the agent's window and, if `judged`, judges all its signals. True, when the
 /// packet crosses a line or cannot be counted.
-#[unsafe(no_mangle)]
-#[inline(never)]
-pub extern "C" fn agentsec_weigh(case: *const Case, judged: u32) -> i32 {
-    // SAFETY: the verifier checks that callers pass a whole case.
-    let Some(case) = (unsafe { case.as_ref() }) else { return 1 };
-    let Some(words) = words_of(case) else { return 1 };
+#[inline(always)]
+pub fn weigh(case: &Case, words: Words<'_>, judged: bool) -> bool {
     let now = words.profile.bucket_clock().moment(case.now_ns, case.epoch);
     let counts = if case.inbound != 0 { COUNT_INBOUND } else { COUNT_OUTBOUND };
     if words.profile.flags & counts != 0 {
         // SAFETY: a live map value.
         let window = unsafe { &raw mut (*words.ledger).volume };
-        if words::count(window, now, case.bytes, words.policy).is_err() {
-            return 1;
+        if words::count(window, now, case.bytes, case.slot).is_err() {
+            return true;
         }
     }
-    if judged == 0 {
-        return 0;
+    if !judged {
+        return false;
     }
     match judge(&signals(&words, case, now), words.profile) {
         Some(cause) => {
             agentsec_trip(case, cause as u32);
-            1
+            true
         }
-        None => 0,
+        None => false,
     }
 }
 
@@ -62,12 +63,18 @@ pub extern "C" fn agentsec_weigh(case: *const Case, judged: u32) -> i32 {
 #[inline(always)]
 fn signals(words: &Words<'_>, case: &Case, now: Moment) -> Signals {
     // SAFETY: live map values.
-    let (volume, unusual, slow) = unsafe {
+    let (volume, latest, slow) = unsafe {
         (
             sum(&raw const (*words.ledger).volume, now),
-            sum(&raw const (*words.ledger).unusual, now),
+            load(&raw const (*words.ledger).unusual_latest),
             SlowSignals::from_word(load(&raw const (*words.policy).signals), case.now_ns),
         )
+    };
+    let unusual = if Stamp::may_matter(latest, now) {
+        // SAFETY: a live map value.
+        sum(unsafe { &raw const (*words.ledger).unusual }, now)
+    } else {
+        0
     };
     Signals {
         volume,

@@ -1,19 +1,22 @@
 //! The way of a packet: identify, account, judge, verdict.
 
+use core::mem::MaybeUninit;
+
 use aya_ebpf::bindings::__sk_buff;
 use aya_ebpf::helpers::generated::bpf_ktime_get_coarse_ns;
 
-use agentsec_common::agent::Direction;
+use agentsec_common::agent::{Direction, Slot};
 use agentsec_common::counters::Counters;
 use agentsec_common::gate::{Verdict, state_in_force, verdict};
 use agentsec_common::ledger::Ledger;
 use agentsec_common::notice::NoticeKind;
-use agentsec_common::packet::{Headers, Role};
+use agentsec_common::packet::Role;
 use agentsec_common::policy::{Control, Mode, Policy, State};
 use agentsec_common::profile::PRESENT;
 
 use crate::account::{self, Seen};
 use crate::case::Case;
+use crate::judge::Words;
 use crate::maps::{COUNTERS, LEDGER, POLICY, PROFILES, STRAYS};
 use crate::words::{load, replace};
 use crate::{emit, frame, identify, judge};
@@ -29,41 +32,55 @@ pub fn passes(skb: *mut __sk_buff, direction: Direction) -> bool {
     else {
         return stray(true);
     };
-    let Some((control, state)) = in_force(policy, ledger) else {
+    let rests = Rests::on(policy, ledger);
+    let Some((control, state)) = rests.in_force() else {
         return stray(true);
     };
-    let mut case = Case {
-        now_ns: now(),
-        bytes: 0,
-        packets: 0,
-        slot,
-        epoch: control.epoch,
-        acked_trip: control.acked_trip,
-        row: control.row as u32,
-        profile_tag: 0,
-        inbound: direction as u8,
-        endpoint_kind: 0,
-        reserved: 0,
-        headers: Headers::NONE,
-    };
     if matches!(state, State::Open) && matches!(control.mode, Mode::Enforce) {
-        return drop_unread(skb, &mut case, ledger, counters);
+        return drop_unread(skb, slot, direction, ledger, counters);
     }
+    touch(ledger, counters);
     let Some(profile) = PROFILES.get(control.row as u32) else {
         return stray(true);
     };
     if profile.flags & PRESENT == 0 {
         return stray(true);
     }
+    let mut room = MaybeUninit::uninit();
+    let case = opened(&mut room, slot, direction, control);
     case.profile_tag = profile.tag(control.row);
-    frame::read(skb, &mut case);
-    match settle(&mut case, state, control, policy, ledger, counters) {
+    frame::read(skb, case);
+    match settle(case, rests, control, state, Words { policy, ledger, profile }, counters) {
         Verdict::Drop => {
-            account::dropped(counters, &case);
+            account::dropped(counters, case.inbound, case.bytes, case.packets);
             false
         }
         _ => true,
     }
+}
+
+/// Loads a word of each cache line that will be written, so that they all come at once while the packet is read;
+/// with many agents they are not in the cache.
+#[inline(always)]
+fn touch(ledger: *const Ledger, counters: *const Counters) {
+    // SAFETY: live map values.
+    unsafe {
+        load((&raw const (*ledger).volume).cast());
+        load((&raw const (*counters).classes).cast());
+    }
+}
+
+/// A case as it is before the packet is read.
+#[inline(always)]
+fn opened(room: &mut MaybeUninit<Case>, slot: Slot, direction: Direction, control: Control) -> &mut Case {
+    let case = Case::blank(room);
+    case.now_ns = now();
+    case.slot = slot;
+    case.epoch = control.epoch;
+    case.acked_trip = control.acked_trip;
+    case.row = control.row as u32;
+    case.inbound = direction as u8;
+    case
 }
 
 /// Accounts and judges a packet of an agent that is not dropping everything, and counts it as passed if it
@@ -71,10 +88,10 @@ pub fn passes(skb: *mut __sk_buff, direction: Direction) -> bool {
 #[inline(always)]
 fn settle(
     case: &mut Case,
-    state: State,
+    rests: Rests,
     control: Control,
-    policy: *const Policy,
-    ledger: *const Ledger,
+    state: State,
+    words: Words<'_>,
     counters: *mut Counters,
 ) -> Verdict {
     account::classified(counters, case);
@@ -95,8 +112,9 @@ fn settle(
         account::agentsec_unusual(case, seen.entry);
     }
     let judged = !matches!(control.mode, Mode::Exempt) && !matches!(state, State::Open);
-    let crossed = judge::agentsec_weigh(case, judged as u32) != 0;
-    match (recheck(control, crossed, policy, ledger), first) {
+    let crossed = judge::weigh(case, words, judged);
+    let again = Rests::on(words.policy, words.ledger);
+    match (recheck(rests, control.epoch, crossed, again), first) {
         (Verdict::Drop, _) => return Verdict::Drop,
         (Verdict::WouldDrop, _) | (_, Verdict::WouldDrop) => account::would_drop(counters, case),
         _ => {}
@@ -105,24 +123,44 @@ fn settle(
     Verdict::Pass
 }
 
-/// The policy's control word and the state in force.
-#[inline(always)]
-fn in_force(policy: *const Policy, ledger: *const Ledger) -> Option<(Control, State)> {
-    // SAFETY: live map values.
-    let (control, trip_seq) =
-        unsafe { (load(&raw const (*policy).control), load(&raw const (*ledger).trip_seq)) };
-    let control = Control::from_word(control)?;
-    Some((control, state_in_force(control, trip_seq)))
+/// The words that a state in force rests on.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Rests {
+    control: u64,
+    trip_seq: u64,
+}
+
+impl Rests {
+    #[inline(always)]
+    fn on(policy: *const Policy, ledger: *const Ledger) -> Self {
+        // SAFETY: live map values.
+        unsafe {
+            Self {
+                control: load(&raw const (*policy).control),
+                trip_seq: load(&raw const (*ledger).trip_seq),
+            }
+        }
+    }
+
+    /// The policy's control word and the state in force; `None` when there is no policy.
+    #[inline(always)]
+    fn in_force(self) -> Option<(Control, State)> {
+        let control = Control::from_word(self.control)?;
+        Some((control, state_in_force(control, self.trip_seq)))
+    }
 }
 
 /// Reads the state again after accounting: what another CPU or the daemon has decided meanwhile holds for this
 /// packet too. A packet that was counted in an epoch that has ended is dropped, since no window holds it.
 #[inline(always)]
-fn recheck(before: Control, crossed: bool, policy: *const Policy, ledger: *const Ledger) -> Verdict {
-    let Some((control, state)) = in_force(policy, ledger) else {
+fn recheck(before: Rests, epoch: u32, crossed: bool, now: Rests) -> Verdict {
+    if now == before && !crossed {
+        return Verdict::Pass;
+    }
+    let Some((control, state)) = now.in_force() else {
         return Verdict::Drop;
     };
-    if crossed || matches!(state, State::Open) || control.epoch != before.epoch {
+    if crossed || matches!(state, State::Open) || control.epoch != epoch {
         return verdict(State::Open, control.mode, false);
     }
     Verdict::Pass
@@ -149,21 +187,54 @@ fn is_violation(case: &Case) -> bool {
 /// Drops a packet of an OPEN agent, whatever it is: parsed only when its size depends on it, or once a second
 /// for the notice.
 #[inline(always)]
-fn drop_unread(skb: *mut __sk_buff, case: &mut Case, ledger: *mut Ledger, counters: *mut Counters) -> bool {
+fn drop_unread(
+    skb: *mut __sk_buff,
+    slot: Slot,
+    direction: Direction,
+    ledger: *const Ledger,
+    counters: *mut Counters,
+) -> bool {
+    // SAFETY: a live map value.
+    let noticed = load(unsafe { &raw const (*ledger).drop_noticed });
+    if noticed != second(now()) || frame::is_super(skb) {
+        agentsec_drop_read(skb, slot, direction as u32);
+        return false;
+    }
+    let (bytes, packets) = frame::size(skb, 0);
+    account::dropped(counters, direction as u8, bytes, packets);
+    false
+}
+
+/// Reads and drops a packet of an OPEN agent, and gives notice of it once a second. A function of its own, so
+/// that the way of most packets needs no room for what they are.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn agentsec_drop_read(skb: *mut __sk_buff, slot: Slot, inbound: u32) -> i32 {
+    let (Some(policy), Some(ledger), Some(counters)) =
+        (POLICY.get_ptr(slot), LEDGER.get_ptr_mut(slot), COUNTERS.get_ptr_mut(slot))
+    else {
+        return 1;
+    };
+    // SAFETY: a live map value.
+    let Some(control) = Control::from_word(load(unsafe { &raw const (*policy).control })) else { return 1 };
+    let direction = if inbound != 0 { Direction::Inbound } else { Direction::Outbound };
+    let mut room = MaybeUninit::uninit();
+    let case = opened(&mut room, slot, direction, control);
+    frame::read(skb, case);
     // SAFETY: a live map value.
     let noticed = unsafe { &raw mut (*ledger).drop_noticed };
-    let second = case.now_ns >> 30;
-    let before = load(noticed);
-    if before == second && !frame::is_super(skb) {
-        frame::size(skb, case);
-    } else {
-        frame::read(skb, case);
-        if before != second && replace(noticed, before, second) {
-            emit::agentsec_emit(case, NoticeKind::Drop as u32);
-        }
+    let (before, second) = (load(noticed), second(case.now_ns));
+    if before != second && replace(noticed, before, second) {
+        emit::agentsec_emit(case, NoticeKind::Drop as u32);
     }
-    account::dropped(counters, case);
-    false
+    account::dropped(counters, case.inbound, case.bytes, case.packets);
+    0
+}
+
+/// The unit of the notices of drops.
+#[inline(always)]
+fn second(now_ns: u64) -> u64 {
+    now_ns >> 30
 }
 
 /// Drops and counts a packet that no agent owns: of an interface without identity, or of a slot without policy.

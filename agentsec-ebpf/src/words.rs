@@ -2,8 +2,11 @@
 
 use core::intrinsics::{AtomicOrdering, atomic_cxchg, atomic_xadd};
 
-use agentsec_common::policy::{Control, Policy};
-use agentsec_common::window::{BUCKETS, Moment, Step};
+use agentsec_common::agent::Slot;
+use agentsec_common::policy::Control;
+use agentsec_common::window::{BUCKETS, Moment, Stamp, Step};
+
+use crate::maps::POLICY;
 
 /// Tries of a compare-exchange before giving up: a program must end.
 const TRIES: usize = 4;
@@ -42,34 +45,64 @@ pub fn replace(word: *mut u64, expected: u64, new: u64) -> bool {
 /// The agent's epoch changed while its packet was being counted.
 pub struct Stale;
 
-/// Counts `amount` in a window at `now`.
+/// Counts `amount` in a window of the agent of `slot` at `now`.
 #[inline(always)]
-pub fn count(
-    window: *mut [u64; BUCKETS],
-    now: Moment,
-    amount: u64,
-    policy: *const Policy,
-) -> Result<(), Stale> {
+pub fn count(window: *mut [u64; BUCKETS], now: Moment, amount: u64, slot: Slot) -> Result<(), Stale> {
     let word = bucket(window, now);
+    match now.step(load(word), amount) {
+        Step::Full => Ok(()),
+        Step::Add => {
+            add(word, amount);
+            Ok(())
+        }
+        // Once a bucket: not worth room on everybody's way.
+        Step::Restart(_) => match agentsec_restart(word, now.bucket, now.epoch, amount, slot) {
+            0 => Ok(()),
+            _ => Err(Stale),
+        },
+    }
+}
+
+/// Restarts an old word of a window with `amount`. One, when the epoch is not the agent's any more.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn agentsec_restart(word: *mut u64, bucket: u64, epoch: u32, amount: u64, slot: Slot) -> i32 {
+    if word.is_null() {
+        return 1;
+    }
+    let now = Moment { bucket, epoch };
     for _ in 0..TRIES {
         let found = load(word);
         match now.step(found, amount) {
-            Step::Full => return Ok(()),
+            Step::Full => return 0,
             Step::Add => break,
             Step::Restart(fresh) => {
                 // A word of another epoch may be a newer one's: it is restarted only by who is up to date.
-                if !is_current(policy, now.epoch) {
-                    return Err(Stale);
+                if !is_current(slot, epoch) {
+                    return 1;
                 }
                 if replace(word, found, fresh) {
-                    return Ok(());
+                    return 0;
                 }
             }
         }
     }
     // After lost races the word is another CPU's restart of it: current, or ahead of us.
     add(word, amount);
-    Ok(())
+    0
+}
+
+/// Stamps a word with `now`, unless the agent's epoch has changed. Before what it stands for is counted.
+#[inline(always)]
+pub fn stamp(word: *mut u64, now: Moment, slot: Slot) {
+    let fresh = Stamp::at(now).to_word();
+    for _ in 0..TRIES {
+        let found = load(word);
+        // Another CPU's is as good, unless it is of an epoch that has ended.
+        if found == fresh || !is_current(slot, now.epoch) || replace(word, found, fresh) {
+            return;
+        }
+    }
 }
 
 /// Takes one away from the bucket of `then`, if that bucket still holds it.
@@ -88,6 +121,18 @@ pub fn take_one(window: *mut [u64; BUCKETS], then: Moment) {
 /// Sum of a window at `now`.
 #[inline(always)]
 pub fn sum(window: *const [u64; BUCKETS], now: Moment) -> u64 {
+    agentsec_sum(window, now.bucket, now.epoch)
+}
+
+/// A function of its own because it wants all registers for itself; inlined, everything around it goes to the
+/// stack and back.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn agentsec_sum(window: *const [u64; BUCKETS], bucket: u64, epoch: u32) -> u64 {
+    if window.is_null() {
+        return 0;
+    }
+    let now = Moment { bucket, epoch };
     let mut sum = 0;
     for index in 0..BUCKETS {
         // SAFETY: the index is within the array.
@@ -103,8 +148,9 @@ fn bucket(window: *mut [u64; BUCKETS], moment: Moment) -> *mut u64 {
 }
 
 #[inline(always)]
-fn is_current(policy: *const Policy, epoch: u32) -> bool {
-    // SAFETY: `policy` is a live map value.
-    let control = unsafe { &raw const (*policy).control };
-    Control::from_word(load(control)).is_some_and(|control| control.epoch == epoch)
+fn is_current(slot: Slot, epoch: u32) -> bool {
+    let Some(policy) = POLICY.get_ptr(slot) else { return false };
+    // SAFETY: a live map value.
+    let control = load(unsafe { &raw const (*policy).control });
+    Control::from_word(control).is_some_and(|control| control.epoch == epoch)
 }
