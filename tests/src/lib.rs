@@ -5,6 +5,7 @@
 //! * [`lab`]: a host namespace, its agents and a world to talk to, wired up in one call.
 //! * [`traffic`]: real traffic between them, bounded in amount and in time, and a capture that counts it.
 //! * [`kernel_rig`]: the kernel programs on a bench of their own, fed one frame at a time.
+//! * [`bench`]: what containment costs.
 //! * [`daemon`]: the daemon itself in the lab's host namespace, with its own sockets, state and pins.
 //! * [`scene`]: a lab with a daemon in it.
 //! * [`foreign`]: TCX programs of somebody else on the same hooks.
@@ -14,6 +15,7 @@
 //! namespace that the fixture made, and dies with it. What the kernel does not clean up by itself when a
 //! test is killed (a pin directory, a named namespace) carries the process id and start time in its name.
 
+pub mod bench;
 pub mod daemon;
 pub mod demo;
 pub mod foreign;

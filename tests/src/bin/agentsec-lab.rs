@@ -1,11 +1,13 @@
 //! A laboratory for AgentSec: a network to try it on by hand, the demo, and the bench.
 
 use std::io::Read;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
+use agentsec_tests::bench;
 use agentsec_tests::demo;
 use agentsec_tests::lab::{Lab, Plan, Topology};
-use anyhow::{Result, bail};
+use anyhow::{Result, ensure};
 use clap::{Parser, Subcommand};
 
 #[derive(Debug, Parser)]
@@ -39,6 +41,12 @@ enum Verb {
         /// Tell the results as JSON
         #[arg(long)]
         json: bool,
+        /// Succeed even when a target is missed
+        #[arg(long)]
+        no_fail: bool,
+        /// Another build of the kernel programs to measure in the same run
+        #[arg(long, value_name = "OBJECT")]
+        against: Option<PathBuf>,
     },
     /// Set up a network with a host, agents and a world, until Enter is pressed
     Lab {
@@ -55,7 +63,10 @@ fn main() -> Result<ExitCode> {
     match Arguments::parse().verb {
         Verb::Demo { keep, json } => return show(demo::Options { keep, json }),
         Verb::Down { name } => demo::down(&name)?,
-        Verb::Bench { .. } => bail!("there is no bench yet"),
+        Verb::Bench { names, json, no_fail, against } => {
+            let met = bench::run(&bench::Options { names, json, against })?;
+            ensure!(met || no_fail, "a target is missed");
+        }
         Verb::Lab { agents, bridged } => lab(agents, bridged)?,
     }
     Ok(ExitCode::SUCCESS)
