@@ -15,7 +15,7 @@ use agentsec_common::policy::{Control, EPOCH_MASK, Mode, SlowSignals, State, TRI
 use agentsec_common::profile::{COUNT_INBOUND, COUNT_OUTBOUND, NO_LIMIT, PRESENT, Profile, Weights};
 use agentsec_common::risk::{Cause, Signals, judge, score};
 use agentsec_common::typical::{OPENED, PortRule};
-use agentsec_common::window::{BUCKETS, BucketClock, Moment, Step};
+use agentsec_common::window::{BUCKETS, BucketClock, Moment, Stamp, Step};
 use agentsec_tests::kernel_rig::frames::{Flow, path, stranger};
 use agentsec_tests::kernel_rig::profiles::{calm, rule};
 use agentsec_tests::kernel_rig::{Agent, Arena, Fate, coarse_ns};
@@ -35,6 +35,8 @@ struct Pair {
     /// Window words that hold the volume and the unusual endpoints before the packet.
     volume: [u64; BUCKETS],
     unusual: [u64; BUCKETS],
+    /// When the latest unusual endpoint was counted, as the kernel stamps it.
+    unusual_latest: u64,
     slow: SlowSignals,
     slow_until_ns: u64,
     direction: Direction,
@@ -160,6 +162,7 @@ fn random_pair(rng: &mut Rng, n: u16) -> Pair {
         profile,
         volume: window(rng, now, volume - bytes),
         unusual: window(rng, now, unusual - u64::from(is_unusual)),
+        unusual_latest: Stamp::at(now).to_word(),
         slow,
         slow_until_ns: if is_fresh { now_ns + HOUR_NS } else { now_ns.saturating_sub(3 << 30) },
         direction,
@@ -173,6 +176,7 @@ fn compare(arena: &mut Arena, agent: &Agent, pair: &Pair) -> Result<Option<Cause
     let mut ledger = arena.maps.ledger(agent.slot)?;
     ledger.trip_seq = pair.control.acked_trip.into();
     (ledger.volume, ledger.unusual) = (pair.volume, pair.unusual);
+    ledger.unusual_latest = pair.unusual_latest;
     arena.maps.ledger.set(agent.slot, ledger, 0)?;
     arena.install(0, &pair.profile)?;
     arena.control(agent.slot, pair.control)?;
