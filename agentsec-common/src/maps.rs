@@ -2,7 +2,7 @@
 
 /// Version of the maps' layout. It is part of the pin path, so that programs never meet maps of another
 /// shape. Raise it with every change of a type or of a meaning in this crate.
-pub const LAYOUT_VERSION: u32 = 2;
+pub const LAYOUT_VERSION: u32 = 1;
 
 /// Daemon → kernel: state, mode, epoch and slow signals by slot. Memory-mapped array.
 pub const POLICY: &str = "POLICY";

@@ -189,7 +189,7 @@ const ETHERNET_BYTES: usize = 14;
 const VLAN_BYTES: usize = 4;
 /// VLAN tags read in the frame, beside one that the stack may have moved to metadata.
 const VLAN_TAGS: usize = 2;
-/// IPv6 extension headers followed; a longer chain is malformed.
+/// IPv6 extension headers followed; a longer chain is an endpoint of the extension's own protocol.
 const EXTENSION_HEADERS: usize = 6;
 
 const ETHERTYPE_IPV4: u16 = 0x0800;
@@ -248,7 +248,7 @@ fn ipv4<F: Frame>(frame: &F, offset: usize, headers: &mut Headers) -> Option<()>
     let fixed: [u32; 5] = frame.words(offset)?;
     let version = byte(fixed[0], 0);
     let header = (version & 0x0f) as usize * 4;
-    let total = low_half(fixed[0]) as usize;
+    let total = length_or_big(low_half(fixed[0]));
     if version >> 4 != 4 || header < 20 || total < header {
         return None;
     }
@@ -264,6 +264,12 @@ fn ipv4<F: Frame>(frame: &F, offset: usize, headers: &mut Headers) -> Option<()>
     Some(())
 }
 
+/// The length that an IP header says. A super-packet (BIG TCP) or jumbogram that is too long for the field says zero.
+#[inline(always)]
+const fn length_or_big(field: u16) -> usize {
+    if field == 0 { u16::MAX as usize } else { field as usize }
+}
+
 /// As [`ipv4`].
 #[inline(always)]
 fn ipv6<F: Frame>(frame: &F, offset: usize, headers: &mut Headers) -> Option<()> {
@@ -276,7 +282,7 @@ fn ipv6<F: Frame>(frame: &F, offset: usize, headers: &mut Headers) -> Option<()>
     headers.destination = [fixed[6], fixed[7], fixed[8], fixed[9]];
     let mut next = byte(fixed[1], 2);
     let mut at = offset + 40;
-    let mut payload = high_half(fixed[1]) as usize;
+    let mut payload = length_or_big(high_half(fixed[1]));
     for _ in 0..EXTENSION_HEADERS {
         if !matches!(
             next,
@@ -309,7 +315,7 @@ fn ipv6<F: Frame>(frame: &F, offset: usize, headers: &mut Headers) -> Option<()>
         };
         next = following;
         at += length;
-        // A jumbogram says zero; a lying length ends as "no payload", never below zero.
+        // A lying length ends as "no payload", never below zero.
         payload = payload.saturating_sub(length);
     }
     headers.protocol = next;

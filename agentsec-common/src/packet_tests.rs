@@ -177,6 +177,18 @@ fn what_is_cut_short_or_lies_is_malformed() {
 }
 
 #[test]
+fn a_packet_too_long_for_its_length_field_has_ports_and_payload() {
+    let mut big = ipv4(6, 0, 0, &tcp_segment(tcp::ACK, b"x"));
+    (big[2], big[3]) = (0, 0);
+    let mut jumbo = ipv6(6, &tcp_segment(tcp::ACK, b"x"));
+    (jumbo[4], jumbo[5]) = (0, 0);
+    for (frame, class) in [(ethernet(0x0800, &big), Class::Ipv4), (ethernet(0x86dd, &jumbo), Class::Ipv6)] {
+        let headers = read(&frame);
+        assert_eq!((headers.class, headers.destination_port, headers.has_payload), (class, 443, true));
+    }
+}
+
+#[test]
 fn a_super_packet_counts_as_its_segments() {
     assert_eq!(wire_size(1514, 54, 0, 0), (1514, 1));
     assert_eq!(wire_size(54 + 14_480, 54, 1448, 10), (54 + 14_480 + 9 * 54, 10));

@@ -7,6 +7,7 @@ use agentsec_common::agent::Direction;
 use agentsec_common::counters::{Counters, Traffic};
 use agentsec_common::endpoint::{Address, Endpoint, EndpointKey, EndpointKind, Typical};
 use agentsec_common::notice::NoticeKind;
+use agentsec_common::packet::tcp;
 use agentsec_common::typical::{ROW_BITS, TypicalKey};
 use agentsec_common::window::Stamp;
 
@@ -136,11 +137,13 @@ pub extern "C" fn agentsec_is_typical(key: *const EndpointKey, row: u32) -> i32 
 
 /// Whether the packet makes its endpoint count as unusual.
 ///
-/// What an agent accepts counts once it has answered with data, so that nobody can trip it by knocking.
+/// What an agent accepts counts once it has answered with data, so that nobody can trip it by knocking; and so
+/// does a reset, which its kernel sends by itself to whoever speaks of a connection that is over.
 #[inline(always)]
 pub fn counts_as_unusual(case: &Case, seen: &Seen) -> bool {
     let accepted = case.endpoint_kind == EndpointKind::Accepted as u8;
-    !seen.typical && case.inbound == 0 && (!accepted || case.headers.has_payload)
+    let answers = accepted || case.headers.tcp_flags & tcp::RST != 0;
+    !seen.typical && case.inbound == 0 && (!answers || case.headers.has_payload)
 }
 
 /// Counts the packet's endpoint as unusual, once while it stays in the window: when it is used again in a later
@@ -159,25 +162,38 @@ pub extern "C" fn agentsec_unusual(case: *const Case, entry: *mut Endpoint) -> i
     let now = profile.bucket_clock().moment(case.now_ns, case.epoch);
     // SAFETY: a live map value.
     let window = unsafe { &raw mut (*ledger).unusual };
-    if !entry.is_null() {
-        // SAFETY: a whole entry, as the verifier checks.
-        let counted = unsafe { &raw mut (*entry).counted };
-        let stamp = load(counted);
-        let fresh = Stamp::at(now).to_word();
-        if stamp == fresh || !replace(counted, stamp, fresh) {
-            return 0;
-        }
-        if stamp == 0 {
-            emit::budgeted(case, NoticeKind::NewEndpoint);
-        }
-        if let Some(then) = Stamp::counted(stamp, now) {
-            words::take_one(window, then);
-        }
-    }
     // SAFETY: a live map value.
-    words::stamp(unsafe { &raw mut (*ledger).unusual_latest }, now, case.slot);
-    // A stale epoch is noticed when the state is read again.
-    let _ = words::count(window, now, 1, case.slot);
+    let latest = unsafe { &raw mut (*ledger).unusual_latest };
+    if entry.is_null() {
+        words::stamp(latest, now, case.slot);
+        // A stale epoch is noticed when the state is read again.
+        let _ = words::count(window, now, 1, case.slot);
+        return 0;
+    }
+    // SAFETY: a whole entry, as the verifier checks.
+    let counted = unsafe { &raw mut (*entry).counted };
+    let stamp = load(counted);
+    let fresh = Stamp::at(now).to_word();
+    if stamp == fresh {
+        return 0;
+    }
+    // The ledger is stamped before the count and the entry after it: who finds the entry's stamp also finds that
+    // the window is to be read, and the count in it.
+    words::stamp(latest, now, case.slot);
+    if words::count(window, now, 1, case.slot).is_err() {
+        return 0;
+    }
+    if !replace(counted, stamp, fresh) {
+        // Another CPU counts it at this very moment; one of the two counts is enough.
+        words::take_one(window, now);
+        return 0;
+    }
+    if stamp == 0 {
+        emit::budgeted(case, NoticeKind::NewEndpoint);
+    }
+    if let Some(then) = Stamp::counted(stamp, now) {
+        words::take_one(window, then);
+    }
     0
 }
 

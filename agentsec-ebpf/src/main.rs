@@ -9,6 +9,11 @@
 #![no_std]
 #![no_main]
 #![expect(internal_features, reason = "atomics that return the old value exist for BPF only as intrinsics")]
+#![expect(missing_docs, reason = "the classifier macro makes an entry point without them")]
+#![expect(
+    clippy::needless_borrows_for_generic_args,
+    reason = "a key by value is copied once more, on a stack of 512 bytes"
+)]
 #![feature(core_intrinsics)]
 
 mod account;

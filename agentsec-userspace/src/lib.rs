@@ -10,6 +10,26 @@
 //!                                       └▶ api (views)
 //! ```
 //!
+//! # Words
+//!
+//! | word | meaning |
+//! |---|---|
+//! | agent | a named workload, known in the kernel by a dense *slot* |
+//! | attachment | where an agent meets the kernel: an interface |
+//! | outbound, inbound | sent by the agent, sent to the agent |
+//! | endpoint | whom an agent talks to: protocol, remote address, and the remote port of what it opens or its own port of what it accepts |
+//! | signal | one measured number that feeds the score |
+//! | profile | an agent's expected behaviour and limits; compiled into a *row* |
+//! | risk | the composite score, per mille |
+//! | CLOSED, HALF_OPEN, OPEN | passing, probing, dropping everything |
+//! | trip | the transition to OPEN, by the kernel, the daemon or an operator |
+//! | epoch | counts an agent's transitions; windows restart when it changes |
+//! | trip sequence | counts the kernel's trips; acknowledged once logged |
+//! | limit | a bound that trips by itself, whatever the score |
+//! | notice | what the kernel tells at once through the ring |
+//! | event | one record of what happened |
+//! | incident | what belongs together from a trip to CLOSED; an event's correlation id |
+//!
 //! Only [`daemon`] sees both sides; only [`kernel`] imports aya; [`core`] imports neither clock nor file.
 
 pub mod api;

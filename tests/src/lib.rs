@@ -4,8 +4,12 @@
 //! * [`link`]: veth pairs, addresses, offloads, sysctls, and the interface counters that tests compare with.
 //! * [`lab`]: a host namespace, its agents and a world to talk to, wired up in one call.
 //! * [`traffic`]: real traffic between them, bounded in amount and in time, and a capture that counts it.
+//! * [`kernel_rig`]: the kernel programs on a bench of their own, fed one frame at a time.
 //! * [`bench`]: what containment costs.
 //! * [`daemon`]: the daemon itself in the lab's host namespace, with its own sockets, state and pins.
+//! * [`scene`]: a lab with a daemon in it.
+//! * [`foreign`]: TCX programs of somebody else on the same hooks.
+//! * [`demo`]: all of it together, as a story for people, with measurements that prove it.
 //!
 //! Everything here needs root. Nothing touches the machine's own network: every interface is born in a
 //! namespace that the fixture made, and dies with it. What the kernel does not clean up by itself when a
@@ -13,9 +17,13 @@
 
 pub mod bench;
 pub mod daemon;
+pub mod demo;
+pub mod foreign;
+pub mod kernel_rig;
 pub mod lab;
 pub mod link;
 pub mod netns;
+pub mod scene;
 pub mod traffic;
 mod unique;
 pub mod wait;

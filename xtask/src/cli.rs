@@ -74,7 +74,7 @@ pub fn run() -> Result<ExitCode> {
             let profile = if release { Profile::Release } else { Profile::Dev };
             let tools = setup::ensure(&progress, Scope::Build)?;
             let object = compile::kernel_object(&progress, &tools)?;
-            compile::daemon(&progress, profile, &object)?;
+            compile::daemon_and_lab(&progress, profile, &object)?;
         }
         Verb::Check { advisories } => {
             let tools = setup::ensure(&progress, Scope::Check)?;

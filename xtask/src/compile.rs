@@ -39,12 +39,7 @@ pub fn kernel_object(progress: &Progress, tools: &BpfTools) -> Result<PathBuf> {
     Ok(object)
 }
 
-/// Builds the daemon.
-pub fn daemon(progress: &Progress, profile: Profile, object: &Path) -> Result<Binaries> {
-    userspace(progress, "build: agentsec", profile, object, &["--package", "agentsec", "--bins"])
-}
-
-/// Builds the daemon and the lab.
+/// Builds the daemon and the lab, always together: alone, they would select other features and be built again.
 pub fn daemon_and_lab(progress: &Progress, profile: Profile, object: &Path) -> Result<Binaries> {
     let what = ["--package", "agentsec", "--package", "agentsec-tests", "--bins"];
     userspace(progress, "build: agentsec, agentsec-lab", profile, object, &what)

@@ -251,7 +251,7 @@ mod tests {
 
     fn event(agent: &str, kind: &str, second: u32) -> String {
         format!(
-            "{{\"at\":\"2026-01-01T00:00:{second:02}.000Z\",\"type\":\"{kind}\",\"agent\":\"{agent}\"}}\n"
+            "{{\"timestamp\":\"2026-01-01T00:00:{second:02}.000Z\",\"event_type\":\"{kind}\",\"agent_id\":\"{agent}\"}}\n"
         )
     }
 

@@ -26,12 +26,9 @@ pub(super) fn show(context: &Context, reply: &OperationReply) -> Outcome {
     }
     let style = context.output.style;
     for outcome in &reply.agents {
-        let state = style.paint(style::of_state(outcome.state), outcome.state.name());
-        let mode = style.paint(style::of_mode(outcome.mode), outcome.mode.name());
-        let unchanged = if outcome.changed { "" } else { " (unchanged)" };
-        let unchanged = style.paint(Tone::Dim, unchanged);
-        let (agent, message) = (harmless(&outcome.agent), harmless(&outcome.message));
-        context.output.text(&format!("{agent}: {state}, {mode}{unchanged}: {message}\n"))?;
+        let tone = if outcome.changed { style::of_state(outcome.state) } else { Tone::Dim };
+        let message = style.paint(tone, &harmless(&outcome.message));
+        context.output.text(&format!("{} {message}\n", harmless(&outcome.agent)))?;
     }
     Ok(Exit::Ok)
 }

@@ -27,9 +27,10 @@ pub use profile::ProfileConfig;
 pub use source::Source;
 pub use typical::{Prefix, TooManyRules, TypicalPrefix, TypicalRule};
 
-use crate::core::settings::{BreakerSettings, GuardSettings};
+use crate::core::settings::{AgentSettings, BreakerSettings, GuardSettings};
 use agent::Defaults;
 use agentsec_common::agent::NAME_BYTES;
+use agentsec_common::policy::{Mode, State};
 use section::{Report, Section};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -84,10 +85,48 @@ impl Config {
         Some(Match { id: interface, section, agent, adopted: true })
     }
 
+    /// The agent `id`: an exact section of that name, or an interface that a pattern adopts.
+    #[must_use]
+    pub fn agent_called<'a>(&'a self, id: &'a str) -> Option<Match<'a>> {
+        match self.agents.get_key_value(id) {
+            Some((section, agent)) if matches!(agent.interface, Interface::Exact(_)) => {
+                Some(Match { id: section, section, agent, adopted: false })
+            }
+            _ => self.agent_on(id).filter(|found| found.adopted),
+        }
+    }
+
     /// Whether the agent is judged and never dropped.
     #[must_use]
     pub fn is_never_isolated(&self, found: &Match<'_>) -> bool {
         self.never_isolate.contains(found.id) || self.never_isolate.contains(found.section)
+    }
+
+    /// What the core needs to know of an agent whose profile is compiled into `row`.
+    #[must_use]
+    pub fn settings(&self, found: &Match<'_>, row: u16) -> AgentSettings {
+        let AgentConfig { profile, mode, newcomer, breaker, .. } = found.agent;
+        let shadowed = found.adopted && *newcomer == Newcomer::Shadow && *mode == Mode::Enforce;
+        AgentSettings {
+            profile_name: profile.clone(),
+            profile: self.profiles.get(profile).cloned().unwrap_or_default().compile(),
+            row,
+            breaker: *breaker,
+            mode: if shadowed { Mode::Shadow } else { *mode },
+            never_isolate: self.is_never_isolated(found),
+        }
+    }
+}
+
+impl Match<'_> {
+    /// The state in which the agent starts when nothing is known of it.
+    #[must_use]
+    pub fn newcomer_state(&self) -> State {
+        match self.agent.newcomer {
+            Newcomer::Open if self.adopted => State::Open,
+            Newcomer::HalfOpen if self.adopted => State::HalfOpen,
+            _ => State::Closed,
+        }
     }
 }
 

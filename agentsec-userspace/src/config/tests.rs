@@ -1,7 +1,6 @@
 //! Whole configurations, as operators write them.
 
 use super::*;
-use agentsec_common::policy::Mode;
 use agentsec_common::profile::NO_LIMIT;
 
 fn source(name: &str, text: &str) -> Source {
@@ -109,6 +108,15 @@ fn an_exact_interface_wins_over_a_pattern_and_the_first_pattern_wins() {
     assert_eq!(on("veth1"), Some(("c".into(), "c".into())));
     assert_eq!(on("veth2"), Some(("veth2".into(), "a".into())));
     assert_eq!(on("eth0"), None);
+}
+
+#[test]
+fn a_newcomers_state_is_for_agents_that_a_pattern_adopts() {
+    let config = parse_one(FULL).unwrap();
+    let (dns, tap) = (config.agent_on("veth8").unwrap(), config.agent_on("tap3").unwrap());
+    assert_eq!((dns.newcomer_state(), tap.newcomer_state()), (State::Closed, State::Open));
+    assert!(config.settings(&dns, 1).never_isolate && !config.settings(&tap, 1).never_isolate);
+    assert_eq!(config.settings(&tap, 7).row, 7);
 }
 
 #[test]

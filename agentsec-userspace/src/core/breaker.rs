@@ -9,7 +9,7 @@ use super::time::Time;
 use super::tripped::Tripped;
 use agentsec_common::policy::{Control, EPOCH_MASK, Mode, State, TRIP_MASK};
 
-/// A breaker's state. Only [`Breaker::enter`] changes `state`, `mode` and `epoch`.
+/// A breaker's state. Only `enter` changes `state`, `mode` and `epoch`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Breaker {
     pub(super) state: State,
@@ -94,7 +94,8 @@ impl Breaker {
         Some(Transition { from, to: (state, mode), epoch: self.epoch })
     }
 
-    /// Opens the circuit. `automatic` trips of a probing agent lengthen the cool-down. `None` when it is open.
+    /// Opens the circuit. `automatic` trips of a probing agent lengthen the cool-down. `None` when it is open, or
+    /// exempt: an exempt agent is CLOSED, also when the kernel tripped just before it was exempted.
     pub(super) fn trip(
         &mut self,
         now: Time,
@@ -103,6 +104,9 @@ impl Breaker {
         automatic: bool,
         settings: &BreakerSettings,
     ) -> Option<Transition> {
+        if self.mode == Mode::Exempt {
+            return None;
+        }
         let failed_probe = self.state == State::HalfOpen && automatic;
         let transition = self.enter(State::Open, self.mode)?;
         if failed_probe {

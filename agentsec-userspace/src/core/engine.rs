@@ -268,8 +268,10 @@ impl Engine {
     /// What to save, in the order of slots.
     #[must_use]
     pub fn states(&self, now: Time, boot_id: &str) -> Vec<AgentState> {
-        let state =
-            |agent: &Agent| AgentState::of(&agent.id, &agent.breaker, agent.settings.mode, boot_id, now);
+        let state = |agent: &Agent| {
+            let breaker = trip::foreseen(agent, now);
+            AgentState::of(&agent.id, &breaker, agent.settings.mode, boot_id, now)
+        };
         self.agents.values().map(state).collect()
     }
 

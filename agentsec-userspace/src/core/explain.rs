@@ -29,6 +29,7 @@ pub struct Explanation {
 pub(super) fn of(agent: &Agent, now: Time) -> Explanation {
     let view = view::of(agent, now);
     let mut because: Vec<String> = view.tripped.iter().map(|tripped| tripped.reason.clone()).collect();
+    because.extend(view.tripped.iter().filter_map(at_the_trip));
     because.extend(terms(agent, now));
     let packet = view.tripped.as_ref().and_then(|tripped| tripped.packet.clone());
     let cause = view.tripped.as_ref().map(|tripped| tripped.cause.as_str());
@@ -36,7 +37,8 @@ pub(super) fn of(agent: &Agent, now: Time) -> Explanation {
         id: agent.id.clone(),
         summary: summary(agent, &view),
         because,
-        packet: packet.or_else(|| agent.last_untypical.clone()),
+        packet: packet
+            .or_else(|| agent.last_untypical.clone().filter(|_| agent.contributions(now).endpoints > 0)),
         would_change: settings(agent, cause),
         next: view.next,
     }
@@ -58,6 +60,23 @@ fn summary(agent: &Agent, view: &view::AgentView) -> String {
         format!("; opened by {who} at {}", tripped.at)
     });
     format!("{state} in mode {mode}: {dropping}{since}")
+}
+
+/// The score at the moment of the trip: the windows have started again since.
+fn at_the_trip(tripped: &view::TrippedView) -> Option<String> {
+    let Contributions { auth, volume, endpoints, deviation, extra } = tripped.contributions;
+    let named = [
+        ("auth", auth),
+        ("volume", volume),
+        ("endpoints", endpoints),
+        ("deviation", deviation),
+        ("extra", extra),
+    ];
+    let share = |milli: u16| f64::from(milli) / 1000.0;
+    let counted = named.iter().filter(|(_, milli)| *milli > 0);
+    let terms: Vec<String> = counted.map(|(name, milli)| format!("{name} {}", share(*milli))).collect();
+    (!terms.is_empty())
+        .then(|| format!("risk {} at the trip: {}", share(tripped.risk_milli), terms.join(" + ")))
 }
 
 /// One sentence for each term that counts now.

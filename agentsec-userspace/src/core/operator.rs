@@ -112,6 +112,9 @@ fn release(
     guard: &mut Guard,
     out: &mut Vec<Command>,
 ) -> Done {
+    if agent.breaker.mode == Mode::Exempt {
+        return unchanged(agent);
+    }
     let unrecorded = trip::settle(agent, now, guard, out);
     let (action, reason) = if force {
         ("CLOSE", "released by force, without a probe")
@@ -134,6 +137,9 @@ fn set_mode(
     guard: &mut Guard,
     out: &mut Vec<Command>,
 ) -> Done {
+    if agent.breaker.mode == mode && agent.breaker.shadowed_from.is_none() {
+        return unchanged(agent);
+    }
     // An exempt agent is CLOSED: a trip that waits is decided over with it. Other modes leave it waiting.
     let unrecorded = if mode == Mode::Exempt { trip::settle(agent, now, guard, out) } else { None };
     let (action, reason) = match mode {

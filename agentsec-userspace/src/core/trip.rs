@@ -5,7 +5,7 @@
 //! between finds the trip again, and a full disk only keeps the agent contained.
 
 use super::agent::{Agent, DraftedTrip, PendingTrip, Why, signals_json};
-use super::breaker::Transition;
+use super::breaker::{Breaker, Transition};
 use super::command::Command;
 use super::draft::EventKind;
 use super::guard::Guard;
@@ -14,7 +14,7 @@ use super::persist;
 use super::time::Time;
 use super::tripped::{By, Contributions, Packet, Tripped, cause_name};
 use agentsec_common::ledger::TripRecord;
-use agentsec_common::policy::{EPOCH_MASK, State};
+use agentsec_common::policy::{EPOCH_MASK, Mode, State};
 use agentsec_common::profile::Profile;
 use agentsec_common::risk::{Cause, Signals};
 use serde_json::{Value, json};
@@ -71,11 +71,12 @@ fn draft(
     let breaker = &agent.breaker;
     let incident =
         breaker.incident.clone().unwrap_or_else(|| persist::incident(&agent.id, now, breaker.epoch));
-    // An operator may have opened the circuit while the kernel tripped: then there is no transition left.
-    let steps = u32::from(breaker.state != State::Open);
+    // An operator may have opened or exempted the circuit while the kernel tripped: then it stays as it is.
+    let to = if breaker.mode == Mode::Exempt { breaker.state } else { State::Open };
+    let steps = u32::from(breaker.state != to);
     let transition = Transition {
         from: (breaker.state, breaker.mode),
-        to: (State::Open, breaker.mode),
+        to: (to, breaker.mode),
         epoch: breaker.epoch.wrapping_add(steps) & EPOCH_MASK,
     };
     let mut why = Why::new("QUARANTINE", "kernel", tripped.reason.clone()).automated();
@@ -211,6 +212,23 @@ pub(super) fn settle(
     let tripped = drafted.tripped.clone();
     enter(agent, now, pending.seq, drafted);
     Some(tripped)
+}
+
+/// The breaker as it will be once a trip that waits is recorded. This is what is saved: a reboot takes the
+/// kernel's words with it, and must not close what the kernel had opened.
+pub(super) fn foreseen(agent: &Agent, now: Time) -> Breaker {
+    let mut breaker = agent.breaker.clone();
+    if let Some(pending) = &agent.pending {
+        let (tripped, incident) = match &pending.drafted {
+            Some(drafted) => (drafted.tripped.clone(), drafted.incident.clone()),
+            None => (
+                tripped(now, None, None, &agent.settings.profile),
+                persist::incident(&agent.id, now, breaker.epoch),
+            ),
+        };
+        _ = breaker.trip(now, tripped, incident, true, &agent.settings.breaker);
+    }
+    breaker
 }
 
 fn enter(agent: &mut Agent, now: Time, trip_seq: u32, drafted: DraftedTrip) {

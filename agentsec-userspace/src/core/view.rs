@@ -94,6 +94,8 @@ pub struct TrippedView {
     pub reason: String,
     /// The score at that moment, per mille.
     pub risk_milli: u16,
+    /// Its terms, per mille.
+    pub contributions: Contributions,
     /// The packet, when one did it.
     pub packet: Option<Packet>,
 }
@@ -140,6 +142,7 @@ fn tripped(agent: &Agent) -> Option<TrippedView> {
         cause: tripped.cause.clone(),
         reason: tripped.reason.clone(),
         risk_milli: tripped.terms.total(),
+        contributions: tripped.terms,
         packet: tripped.packet.clone(),
     })
 }

@@ -9,7 +9,7 @@ use agentsec_common::profile::Profile;
 use anyhow::Result;
 
 use crate::clock;
-use crate::config::{AgentConfig, Config, DEFAULT_PROFILE, Interface, Newcomer};
+use crate::config::{DEFAULT_PROFILE, Interface, Match};
 use crate::core::{AgentAdded, AgentSettings, BreakerSettings, Input};
 
 use super::Daemon;
@@ -26,26 +26,6 @@ pub(super) struct Row {
     pub(super) window_ns: u64,
 }
 
-/// The section that configures an agent.
-#[derive(Clone, Debug)]
-pub(super) struct Section {
-    /// Its name.
-    pub(super) name: String,
-    /// Whether it adopts interfaces by a pattern.
-    pub(super) adopted: bool,
-}
-
-impl Section {
-    /// The section of the agent `id`: its own, or that of a pattern which matches the interface it is named after.
-    pub(super) fn of(config: &Config, id: &str) -> Option<Self> {
-        if config.agents.get(id).is_some_and(|agent| matches!(agent.interface, Interface::Exact(_))) {
-            return Some(Self { name: id.to_owned(), adopted: false });
-        }
-        let found = config.agent_on(id).filter(|found| found.adopted)?;
-        Some(Self { name: found.section.to_owned(), adopted: true })
-    }
-}
-
 impl Daemon {
     /// Gives an agent a slot in which everything starts from nothing.
     pub(super) fn assign(&mut self, id: &str) -> Result<Slot> {
@@ -54,45 +34,35 @@ impl Daemon {
         Ok(slot)
     }
 
-    /// Makes an agent known to the core, and so puts its policy into force. Without a section it is one that
-    /// nobody configures any more.
-    pub(super) fn introduce(
-        &mut self,
-        slot: Slot,
-        id: &str,
-        section: Option<&Section>,
-        pinned: Option<Control>,
-    ) {
-        let configured = section.map(|section| self.config.agents[&section.name].clone());
-        let settings = match (&configured, section) {
-            (Some(agent), Some(section)) => self.settings(id, &section.name, agent),
-            _ => self.settings_of_nobody(pinned),
-        };
-        let exact = configured.as_ref().and_then(|agent| match &agent.interface {
+    /// Makes an agent known to the core, and so puts its policy into force. One that nobody configures any more
+    /// is known as it is in the pins.
+    pub(super) fn introduce(&mut self, slot: Slot, id: &str, pinned: Option<Control>) {
+        let found = self.config.agent_called(id);
+        let exact = found.as_ref().and_then(|found| match &found.agent.interface {
             Interface::Exact(name) => Some(name.clone()),
             Interface::Pattern(_) => None,
         });
-        let newcomer = match &configured {
-            Some(agent) if exact.is_none() => newcomer_state(agent.newcomer),
-            Some(_) => State::Closed,
-            None => State::Open,
+        let newcomer = found.as_ref().map_or(State::Open, Match::newcomer_state);
+        let is_configured = found.is_some();
+        let settings = match &found {
+            Some(found) => self.config.settings(found, self.rows[&found.agent.profile].index),
+            None => self.settings_of_nobody(pinned),
         };
-        let window_ns = self.rows.get(&settings.profile_name).map_or(0, |row| row.window_ns);
-        self.roster.insert(
-            slot,
-            Member {
-                id: id.to_owned(),
-                configured: exact.clone(),
-                is_configured: configured.is_some(),
-                settings: settings.clone(),
-                window_ns,
-                places: BTreeMap::new(),
-            },
-        );
+        let window_ns = self.rows[&settings.profile_name].window_ns;
+        let interface = exact.clone().unwrap_or_else(|| id.to_owned());
+        let member = Member {
+            id: id.to_owned(),
+            configured: exact,
+            is_configured,
+            settings: settings.clone(),
+            window_ns,
+            places: BTreeMap::new(),
+        };
+        self.roster.insert(slot, member);
         let added = AgentAdded {
             slot,
             id: id.to_owned(),
-            interface: exact.unwrap_or_else(|| id.to_owned()),
+            interface,
             settings,
             newcomer,
             saved: self.state.take(id),
@@ -102,21 +72,6 @@ impl Daemon {
             boot_id: self.boot_id.clone(),
         };
         self.handle(clock::now(), Input::AgentAdded(Box::new(added)));
-    }
-
-    fn settings(&self, id: &str, section: &str, agent: &AgentConfig) -> AgentSettings {
-        let row = self.rows[&agent.profile];
-        let never = &self.config.never_isolate;
-        let starts_in_shadow =
-            agent.newcomer == Newcomer::Shadow && matches!(agent.interface, Interface::Pattern(_));
-        AgentSettings {
-            profile_name: agent.profile.clone(),
-            profile: row.profile,
-            row: row.index,
-            breaker: agent.breaker,
-            mode: if starts_in_shadow && agent.mode == Mode::Enforce { Mode::Shadow } else { agent.mode },
-            never_isolate: never.contains(id) || never.contains(section),
-        }
     }
 
     /// Settings of an agent that is contained and no longer configured: nothing lets it out by itself.
@@ -139,6 +94,25 @@ impl Daemon {
         self.let_go(slot)
     }
 
+    /// Lets agents go that are no longer configured, once an operator has released them.
+    pub(super) fn forget_released(&mut self) {
+        let now = clock::now();
+        let is_closed = |slot: Slot| {
+            self.engine.view(now, slot).is_some_and(|view| State::from(view.state) == State::Closed)
+        };
+        let released: Vec<Slot> = self
+            .roster
+            .iter()
+            .filter(|(slot, member)| !member.is_configured && is_closed(*slot))
+            .map(|(slot, _)| slot)
+            .collect();
+        for slot in released {
+            if let Err(error) = self.forget(slot, "released, and no longer configured") {
+                self.complain("agents", &error);
+            }
+        }
+    }
+
     /// Takes an agent out of the kernel.
     pub(super) fn let_go(&mut self, slot: Slot) -> Result<()> {
         for (of, ifindex) in self.kernel.links.attached() {
@@ -158,13 +132,5 @@ impl Daemon {
             self.kernel.enforcer.add_endpoints_removed(slot, kind, live);
         }
         self.kernel.enforcer.release(slot)
-    }
-}
-
-fn newcomer_state(newcomer: Newcomer) -> State {
-    match newcomer {
-        Newcomer::Closed | Newcomer::Shadow => State::Closed,
-        Newcomer::HalfOpen => State::HalfOpen,
-        Newcomer::Open => State::Open,
     }
 }

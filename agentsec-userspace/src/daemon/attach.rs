@@ -12,7 +12,6 @@ use crate::kernel::interfaces;
 use crate::kernel::links::TakenOver;
 
 use super::Daemon;
-use super::agents::Section;
 use super::roster::{Place, Progress};
 
 /// More interfaces than this at once are attached with expedited grace periods.
@@ -23,7 +22,6 @@ struct Wanted {
     ifindex: u32,
     interface: String,
     id: String,
-    section: Section,
 }
 
 impl Daemon {
@@ -53,11 +51,22 @@ impl Daemon {
             self.kernel.enforcer.identify(ifindex, Identity::of(slot))?;
             self.attached(slot, ifindex, interface);
         }
-        for &(slot, ifindex) in &taken.gone {
+        for &(slot, ifindex) in &taken.halves {
+            if self.roster.get(slot).is_none() {
+                self.kernel.links.detach(slot, ifindex)?;
+                continue;
+            }
+            self.kernel.enforcer.identify(ifindex, Identity::of(slot))?;
+            if let Some(interface) = present.get(&ifindex) {
+                // Also of an agent that is contained and no longer configured: no later look would complete it.
+                self.kernel.links.attach(slot, ifindex, interface)?;
+                self.attached(slot, ifindex, interface.clone());
+            }
+        }
+        for &(_, ifindex) in &taken.gone {
             if self.roster.owner(ifindex).is_none() {
                 self.kernel.enforcer.identify(ifindex, Identity::NONE)?;
             }
-            let _ = slot;
         }
         Ok(())
     }
@@ -148,12 +157,7 @@ impl Daemon {
         };
         let want = |(ifindex, interface): (&u32, &String)| {
             let found = self.config.agent_on(interface)?;
-            Some(Wanted {
-                ifindex: *ifindex,
-                interface: interface.clone(),
-                id: found.id.to_owned(),
-                section: Section { name: found.section.to_owned(), adopted: found.adopted },
-            })
+            Some(Wanted { ifindex: *ifindex, interface: interface.clone(), id: found.id.to_owned() })
         };
         present.iter().filter(|(ifindex, _)| !is_attached(**ifindex)).filter_map(want).collect()
     }
@@ -164,7 +168,7 @@ impl Daemon {
             Some(slot) => slot,
             None => {
                 let slot = self.assign(&wanted.id)?;
-                self.introduce(slot, &wanted.id, Some(&wanted.section), None);
+                self.introduce(slot, &wanted.id, None);
                 slot
             }
         };

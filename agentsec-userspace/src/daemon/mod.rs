@@ -130,6 +130,7 @@ impl Daemon {
                 self.complain("profile rows", &error);
             }
             self.retry_attachments();
+            self.forget_released();
         }
         if now.mono_ns >= self.next_ageing_ns {
             self.age_endpoints(now);
@@ -139,7 +140,7 @@ impl Daemon {
     /// Handles waiting notices; true when there are none left.
     fn take_notices(&mut self) -> bool {
         for _ in 0..NOTICES_PER_TURN {
-            let Some(notice) = self.kernel.notices.next() else { return true };
+            let Some(notice) = self.kernel.notices.take() else { return true };
             self.notice(notice);
         }
         false

@@ -2,7 +2,7 @@
 
 use agentsec_common::agent::Slot;
 use agentsec_common::ledger::violations_in;
-use agentsec_common::policy::{SlowSignals, TRIP_MASK};
+use agentsec_common::policy::TRIP_MASK;
 use agentsec_common::risk::Signals;
 
 use crate::core::{Observation, Time};
@@ -22,13 +22,11 @@ impl Daemon {
         let control = self.kernel.enforcer.control(slot)?;
         let ledger = self.kernel.collector.ledger(slot);
         let moment = profile.bucket_clock().moment(now.mono_ns, control.epoch);
-        let slow = SlowSignals::default();
+        // The slow signals are the core's own; it adds them.
         let signals = Signals {
             volume: moment.sum(&ledger.volume),
             unusual_endpoints: u32::try_from(moment.sum(&ledger.unusual)).unwrap_or(u32::MAX),
-            auth_failures: slow.auth_failures.into(),
-            deviation_100us: slow.deviation_100us.into(),
-            extra_milli: slow.extra_milli,
+            ..Signals::default()
         };
         let counters = match self.kernel.collector.counters(slot) {
             Ok(counters) => counters,

@@ -18,7 +18,7 @@ use crate::kernel::{Capacities, Kernel};
 use crate::record::event::UuidV7;
 use crate::record::{Journal, JsonLines, Sealer};
 
-use super::agents::{Row, Section};
+use super::agents::Row;
 use super::roster::Roster;
 use super::state::StateFile;
 use super::{Daemon, EVENTS_NAME, RunOptions};
@@ -88,10 +88,10 @@ impl Daemon {
         for (slot, id, pinned) in self.kernel.enforcer.agents()? {
             let trip_seq = self.kernel.collector.ledger(slot).trip_seq;
             let contained = pinned.is_some_and(|control| state_in_force(control, trip_seq) != State::Closed);
-            match Section::of(&self.config, &id) {
-                Some(section) => self.introduce(slot, &id, Some(&section), pinned),
-                None if contained => self.introduce(slot, &id, None, pinned),
-                None => self.let_go(slot)?,
+            if contained || self.config.agent_called(&id).is_some() {
+                self.introduce(slot, &id, pinned);
+            } else {
+                self.let_go(slot)?;
             }
         }
         Ok(())
@@ -104,8 +104,7 @@ impl Daemon {
         for name in names {
             if self.roster.slot_of(&name).is_none() {
                 let slot = self.assign(&name)?;
-                let section = Section { name: name.clone(), adopted: false };
-                self.introduce(slot, &name, Some(&section), None);
+                self.introduce(slot, &name, None);
             }
         }
         Ok(())

@@ -50,12 +50,6 @@ impl StateFile {
         self.absent.remove(id)
     }
 
-    /// Keeps what is known of an agent that leaves.
-    pub(super) fn keep(&mut self, state: AgentState) {
-        self.absent.insert(state.id.clone(), state);
-        self.dirty = true;
-    }
-
     /// The file no longer says what is the case.
     pub(super) fn touch(&mut self) {
         self.dirty = true;

@@ -63,12 +63,14 @@ impl Daemon {
                 by: by_name(tripped.by).to_owned(),
                 at: tripped.at.parse().unwrap_or_default(),
                 reason: tripped.reason.clone(),
+                risk: Risk(tripped.risk_milli),
+                contributions: contributions(tripped.contributions),
             }),
             profile: view.profile.clone(),
             slot: view.slot,
             trips: ledger.trip_seq as u32,
             hold: view.hold,
-            next: Some(view.next.clone()).filter(|next| !next.is_empty()),
+            next: Some(next(view, member)).filter(|next| !next.is_empty()),
             signals: Signals {
                 volume: view.volume_bytes,
                 unusual_endpoints: view.unusual_endpoints,
@@ -226,6 +228,14 @@ fn request(operation: Operation) -> core::Request {
         }
         Operation::Shadow { agent, on } => core::Request::Shadow { target: Target::Agent(agent), off: !on },
         Operation::Exempt { agent, on } => core::Request::Exempt { target: Target::Agent(agent), off: !on },
+    }
+}
+
+/// What happens next, in words.
+fn next(view: &AgentView, member: &Member) -> String {
+    match member.is_configured {
+        true => view.next.clone(),
+        false => "no longer configured: contained until it is released".to_owned(),
     }
 }
 

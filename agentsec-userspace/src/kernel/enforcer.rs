@@ -170,12 +170,15 @@ impl Enforcer {
             .rows
             .take()
             .with_context(|| format!("no profile row is free: daemon.max_profiles is {capacity}"))?;
+        // A daemon that died while it filled this row has left what nobody refers to.
+        self.remove_prefixes(row)?;
         let generation = self.profiles.get(&row.into(), 0)?.generation.wrapping_add(1);
         for prefix in typical {
             let key = TypicalKey { row: u32::from(row).to_be(), remote: prefix.address };
             let length = ROW_BITS + prefix.prefix_len;
             if let Err(error) = self.typical.insert(&Key::new(length, key), prefix.rules, 0) {
                 self.clear(row)?;
+                self.rows.give_back(row);
                 return Err(error)
                     .context("no room for a profile's typical endpoints: see daemon.max_typical_prefixes");
             }
@@ -204,10 +207,15 @@ impl Enforcer {
     fn clear(&mut self, row: u16) -> Result<()> {
         let last = self.profiles.get(&row.into(), 0)?;
         self.profiles.set(row.into(), Profile { flags: 0, ..last }, 0)?;
+        self.remove_prefixes(row)?;
+        self.rows.free(row);
+        Ok(())
+    }
+
+    fn remove_prefixes(&mut self, row: u16) -> Result<()> {
         for (length, key) in self.prefixes.remove(&row).unwrap_or_default() {
             self.typical.remove(&Key::new(length, key)).context("removing a typical endpoint")?;
         }
-        self.rows.free(row);
         Ok(())
     }
 

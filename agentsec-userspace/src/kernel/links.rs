@@ -14,6 +14,9 @@ use super::object::classifier;
 use super::pins::{self, LinkName, Pins};
 use super::rcu::Expedited;
 
+/// Links of an attachment: one for each direction.
+const WHOLE: usize = 2;
+
 /// The links in force, each pinned and held.
 pub struct Links {
     object: Ebpf,
@@ -27,6 +30,8 @@ pub struct Links {
 pub struct TakenOver {
     /// Attachments that now run this daemon's programs.
     pub attached: Vec<(Slot, u32)>,
+    /// Attachments with one link only, since a daemon was killed between the two: [`Links::attach`] completes them.
+    pub halves: Vec<(Slot, u32)>,
     /// Attachments whose interface is gone; their pins are removed.
     pub gone: Vec<(Slot, u32)>,
 }
@@ -55,7 +60,8 @@ impl Links {
             }
         }
         taken.gone.dedup();
-        taken.attached = self.held.keys().copied().collect();
+        let whole = |key: &(Slot, u32)| self.held[key].len() == WHOLE;
+        (taken.attached, taken.halves) = self.held.keys().partition(|key| whole(key));
         Ok(taken)
     }
 
@@ -74,20 +80,28 @@ impl Links {
     ///
     /// When the kernel refuses; nothing is left half attached.
     pub fn attach(&mut self, slot: Slot, ifindex: u32, interface: &str) -> Result<()> {
-        if self.held.contains_key(&(slot, ifindex)) {
+        let held = self.held.get(&(slot, ifindex)).map_or(0, Vec::len);
+        if held == WHOLE {
             return Ok(());
         }
-        let mut links = Vec::with_capacity(2);
+        let mut links = Vec::with_capacity(WHOLE);
         for inbound in [false, true] {
-            match self.attach_one(LinkName { slot, ifindex, inbound }, interface) {
+            let name = LinkName { slot, ifindex, inbound };
+            // One half that was taken over is in force and stays so; only such a link's pin is a live one's.
+            if held > 0 && self.pins.link(&name).exists() {
+                continue;
+            }
+            match self.attach_one(name, interface) {
                 Ok(link) => links.push(link),
                 Err(error) => {
-                    self.remove_pins(slot, ifindex)?;
+                    if held == 0 {
+                        self.remove_pins(slot, ifindex)?;
+                    }
                     return Err(error.context(format!("cannot attach to interface {interface}")));
                 }
             }
         }
-        self.held.insert((slot, ifindex), links);
+        self.held.entry((slot, ifindex)).or_default().extend(links);
         Ok(())
     }
 

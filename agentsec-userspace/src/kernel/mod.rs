@@ -89,7 +89,7 @@ impl Notices {
     }
 
     /// The next notice, if there is one. Records of another size are skipped: they are not ours.
-    pub fn next(&mut self) -> Option<Notice> {
+    pub fn take(&mut self) -> Option<Notice> {
         while let Some(item) = self.ring.next() {
             if item.len() == size_of::<Notice>() {
                 // SAFETY: as long as a notice, which is integers only; the ring aligns to eight bytes, and an

@@ -62,8 +62,6 @@ impl Check {
 pub enum AttachBy {
     /// Links on TCX, Linux 6.6 and later.
     Tcx,
-    /// Filters on a clsact qdisc.
-    Clsact,
     /// Not at all: see the failed checks.
     Nothing,
 }
@@ -121,14 +119,8 @@ pub async fn run(pin_path: &Path) -> Report {
 
 fn plan(attach_by: AttachBy) -> Plan {
     let summary = match attach_by {
-        AttachBy::Tcx => {
-            "TCX links, first in their chains, on veth and tap (datapath `auto`); XDP with TCX on physical interfaces"
-        }
-        AttachBy::Clsact => {
-            "clsact filters on veth and tap (datapath `auto`); XDP with clsact on physical interfaces. \
-             Programs on TCX, if the kernel has it, would run before them"
-        }
-        AttachBy::Nothing => "nothing: programs cannot be loaded here",
+        AttachBy::Tcx => "TCX links on the agents' interfaces, first in their chains",
+        AttachBy::Nothing => "nothing: programs cannot be loaded, or not attached by TCX links",
     };
     Plan { attach_by, summary: summary.into() }
 }

@@ -35,6 +35,11 @@ impl Rows {
         None
     }
 
+    /// Gives back a row that no policy has referred to.
+    pub(super) fn give_back(&mut self, row: u16) {
+        self.used.remove(&row);
+    }
+
     /// Retires every row in use that is not in `referenced`.
     pub(super) fn retire_all_but(&mut self, referenced: &BTreeSet<u16>, now_ns: u64) {
         let out: Vec<_> = self.used.difference(referenced).copied().collect();

@@ -206,30 +206,3 @@ fn the_devices_own_full_disk_is_survived() {
     assert_eq!(outcome.error.map(|error| error.kind), Some(io::ErrorKind::StorageFull));
     assert_eq!(journal.waiting(), 1);
 }
-
-#[test]
-fn a_follower_reads_whole_lines_and_goes_on_from_there() {
-    let directory = tempfile::tempdir().unwrap();
-    let path = directory.path().join("events.jsonl");
-    std::fs::write(&path, "one\ntwo\nthr").unwrap();
-    let chunk = read_from(&path, 0).unwrap();
-    assert_eq!((chunk.lines, chunk.next), (vec!["one".to_owned(), "two".to_owned()], 8));
-    assert!(read_from(&path, 8).unwrap().lines.is_empty());
-    std::fs::write(&path, "one\ntwo\nthree\n").unwrap();
-    assert_eq!(read_from(&path, 8).unwrap(), follow::Chunk { lines: vec!["three".into()], next: 14 });
-    assert_eq!(read_from(&path, 99).unwrap().next, 99, "a file that is shorter for a while");
-}
-
-#[test]
-fn a_filter_admits_what_it_names() {
-    let event =
-        sealer().seal(Draft { agent_id: Some("a".into()), correlation_id: Some("i".into()), ..draft(1) });
-    let filter = |agent: &str, kinds: &[EventKind]| Filter {
-        agent: Some(agent.into()),
-        kinds: kinds.into(),
-        correlation: None,
-    };
-    assert!(Filter::default().admits(&event));
-    assert!(filter("a", &[EventKind::EndpointNew]).admits(&event));
-    assert!(!filter("b", &[]).admits(&event) && !filter("a", &[EventKind::Loss]).admits(&event));
-}

@@ -2,10 +2,12 @@
 
 use std::io::Read;
 use std::path::PathBuf;
+use std::process::ExitCode;
 
 use agentsec_tests::bench;
+use agentsec_tests::demo;
 use agentsec_tests::lab::{Lab, Plan, Topology};
-use anyhow::{Result, bail, ensure};
+use anyhow::{Result, ensure};
 use clap::{Parser, Subcommand};
 
 #[derive(Debug, Parser)]
@@ -17,14 +19,20 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Verb {
-    /// Show a compromised agent being contained and brought back
+    /// Show compromised agents being contained by the kernel and brought back
+    #[command(after_long_help = demo::HELP)]
     Demo {
-        /// Leave the network and the daemon in place afterwards
+        /// Leave the network and the daemon in place afterwards, and say what to try
         #[arg(long)]
         keep: bool,
-        /// Tell what happened as JSON
+        /// Print one JSON object instead of the story; --help says what each number means
         #[arg(long)]
         json: bool,
+    },
+    /// Take down what `demo --keep` left
+    Down {
+        /// Its name, as the demo printed it
+        name: String,
     },
     /// Measure on this machine
     Bench {
@@ -51,15 +59,29 @@ enum Verb {
     },
 }
 
-fn main() -> Result<()> {
+fn main() -> Result<ExitCode> {
     match Arguments::parse().verb {
-        Verb::Demo { .. } => bail!("there is no demo yet"),
+        Verb::Demo { keep, json } => return show(demo::Options { keep, json }),
+        Verb::Down { name } => demo::down(&name)?,
         Verb::Bench { names, json, no_fail, against } => {
             let met = bench::run(&bench::Options { names, json, against })?;
             ensure!(met || no_fail, "a target is missed");
-            Ok(())
         }
-        Verb::Lab { agents, bridged } => lab(agents, bridged),
+        Verb::Lab { agents, bridged } => lab(agents, bridged)?,
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The demo; its exit code says whether containment worked, or that somebody interrupted it.
+fn show(options: demo::Options) -> Result<ExitCode> {
+    match demo::run(options) {
+        Ok(true) => Ok(ExitCode::SUCCESS),
+        Ok(false) => Ok(ExitCode::FAILURE),
+        Err(error) if error.is::<demo::Interrupted>() => {
+            eprintln!("interrupted; everything is cleaned up");
+            Ok(ExitCode::from(130))
+        }
+        Err(error) => Err(error),
     }
 }
 

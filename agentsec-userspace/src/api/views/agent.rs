@@ -259,6 +259,10 @@ pub struct Trip {
     pub at: Timestamp,
     /// Why.
     pub reason: String,
+    /// The score at that moment; the windows have started again since.
+    pub risk: Risk,
+    /// Its terms.
+    pub contributions: Contributions,
 }
 
 /// The numbers that feed the score, over the sliding window.

@@ -33,6 +33,8 @@ pub(crate) fn tripped_agent() -> AgentStatus {
             by: "kernel".into(),
             at: Timestamp(1_700_000_000_123),
             reason: "volume limit".into(),
+            risk: Risk(400),
+            contributions: Contributions { volume: Risk(400), ..Contributions::default() },
         }),
         profile: "web".into(),
         slot: 4,
@@ -81,7 +83,10 @@ fn the_status_is_the_contract() {
             "attachments": [{
                 "kind": "interface", "interface": "veth-crawler", "ifindex": 12, "status": "attached", "hook": "tcx"
             }],
-            "tripped": {"by": "kernel", "at": "2023-11-14T22:13:20.123Z", "reason": "volume limit"},
+            "tripped": {
+                "by": "kernel", "at": "2023-11-14T22:13:20.123Z", "reason": "volume limit", "risk": 0.4,
+                "contributions": {"auth": 0.0, "volume": 0.4, "endpoints": 0.0, "deviation": 0.0, "extra": 0.0}
+            },
             "profile": "web", "slot": 4, "trips": 1, "hold": false, "next": "probes in 12 s",
             "signals": {"volume": 10485760, "unusual_endpoints": 3, "auth_failures": 0, "deviation_ms": 12.5},
             "limits": {

@@ -1,7 +1,7 @@
 //! What the kernel's BPF side can do, tried rather than guessed from version numbers.
 
 use std::io;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::fd::{FromRawFd, OwnedFd};
 
 use aya::maps::MapType;
 use aya::programs::tc::TcAttachType;
@@ -17,32 +17,23 @@ type Probed = Result<bool, String>;
 pub(super) struct Features {
     classifier: Probed,
     tcx: Probed,
-    xdp: Probed,
-    cgroup: Probed,
     ring: Probed,
     trie: Probed,
     mapped: Probed,
-    batch: Probed,
 }
 
 pub(super) fn probe() -> Features {
     let program = |kind| is_program_supported(kind).map_err(|error| chain(&error));
     let map = |kind| is_map_supported(kind).map_err(|error| chain(&error));
-    let mapped_array = mappable_array();
     Features {
         classifier: program(ProgramType::SchedClassifier),
         // The loopback device is in every network namespace; kernels without TCX do not know the question.
         tcx: SchedClassifier::query_tcx("lo", TcAttachType::Ingress)
             .map(|_| true)
             .map_err(|error| chain(&error)),
-        xdp: program(ProgramType::Xdp),
-        cgroup: program(ProgramType::CgroupSkb),
         ring: map(MapType::RingBuf),
         trie: map(MapType::LpmTrie),
-        batch: mapped_array
-            .as_ref()
-            .map_or_else(|error| Err(error.to_string()), |array| Ok(batch_works(array))),
-        mapped: mapped_array.map(|_| true).map_err(|error| error.to_string()),
+        mapped: mappable_array().map(|_| true).map_err(|error| error.to_string()),
     }
 }
 
@@ -61,41 +52,33 @@ fn chain(error: &dyn std::error::Error) -> String {
 }
 
 const NEWER: &str =
-    "boot Linux 6.1 or later with CONFIG_BPF_SYSCALL, CONFIG_NET_CLS_ACT and CONFIG_NET_CLS_BPF";
+    "boot Linux 6.6 or later with CONFIG_BPF_SYSCALL, CONFIG_NET_CLS_ACT and CONFIG_NET_CLS_BPF";
 
 impl Features {
     pub(super) fn attach_by(&self) -> AttachBy {
         match (&self.classifier, &self.tcx) {
             (Ok(true), Ok(true)) => AttachBy::Tcx,
-            (Ok(true), _) => AttachBy::Clsact,
             _ => AttachBy::Nothing,
         }
     }
 
     pub(super) fn checks(&self) -> Vec<Check> {
-        use CheckStatus::{Fail, Warn};
+        use CheckStatus::Fail;
         let need = |about, probed, without| check(about, probed, without, NEWER);
         vec![
             need(("TC programs", "they judge every packet of an agent"), &self.classifier, Fail),
             check(
                 ("TCX", "our programs can be first in the chain, be pinned, and be replaced without a gap"),
                 &self.tcx,
-                Warn,
-                "boot Linux 6.6 or later; until then clsact is used",
+                Fail,
+                "boot Linux 6.6 or later",
             ),
-            need(("XDP programs", "dropping early on physical interfaces"), &self.xdp, Warn),
-            need(("cgroup programs", "agents that share the host's network"), &self.cgroup, Warn),
             need(("ring buffer", "the kernel's notices to the daemon"), &self.ring, Fail),
             need(("LPM trie", "typical endpoints by prefix"), &self.trie, Fail),
             need(
                 ("mapped arrays", "the word that a verdict rests on is stored atomically"),
                 &self.mapped,
                 Fail,
-            ),
-            need(
-                ("batch look-ups", "reading the counts of a thousand agents in a millisecond"),
-                &self.batch,
-                Warn,
             ),
         ]
     }
@@ -119,7 +102,6 @@ fn check(
 const NOT_PERMITTED: &str = "Operation not permitted";
 
 const BPF_MAP_CREATE: libc::c_int = 0;
-const BPF_MAP_LOOKUP_BATCH: libc::c_int = 24;
 const BPF_MAP_TYPE_ARRAY: u32 = 2;
 const BPF_F_MMAPABLE: u32 = 1 << 10;
 
@@ -133,19 +115,6 @@ struct CreateMap {
     flags: u32,
 }
 
-/// `union bpf_attr` for the batch commands.
-#[repr(C)]
-struct Batch {
-    in_batch: u64,
-    out_batch: u64,
-    keys: u64,
-    values: u64,
-    count: u32,
-    map_fd: u32,
-    elem_flags: u64,
-    flags: u64,
-}
-
 fn mappable_array() -> io::Result<OwnedFd> {
     let mut attributes = CreateMap {
         map_type: BPF_MAP_TYPE_ARRAY,
@@ -157,26 +126,6 @@ fn mappable_array() -> io::Result<OwnedFd> {
     let fd = bpf(BPF_MAP_CREATE, &mut attributes)?;
     // SAFETY: BPF_MAP_CREATE returned a new descriptor, which nobody else owns.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
-}
-
-/// Reads both elements of an array that [`mappable_array`] made, at once.
-fn batch_works(array: &OwnedFd) -> bool {
-    let (mut position, mut keys, mut values) = (0u32, [0u32; 2], [0u64; 2]);
-    let mut attributes = Batch {
-        in_batch: 0,
-        out_batch: &raw mut position as u64,
-        keys: &raw mut keys as u64,
-        values: &raw mut values as u64,
-        count: 2,
-        map_fd: array.as_raw_fd().cast_unsigned(),
-        elem_flags: 0,
-        flags: 0,
-    };
-    match bpf(BPF_MAP_LOOKUP_BATCH, &mut attributes) {
-        Ok(_) => true,
-        // The end of the map was reached: that is an answer.
-        Err(error) => error.raw_os_error() == Some(libc::ENOENT),
-    }
 }
 
 /// `bpf(2)`; `attributes` must be the beginning of `union bpf_attr` for `command`.
@@ -195,31 +144,22 @@ mod tests {
 
     fn features(classifier: Probed, tcx: Probed) -> Features {
         let works = || Ok(true);
-        Features {
-            classifier,
-            tcx,
-            xdp: works(),
-            cgroup: works(),
-            ring: works(),
-            trie: works(),
-            mapped: works(),
-            batch: works(),
-        }
+        Features { classifier, tcx, ring: works(), trie: works(), mapped: works() }
     }
 
     #[test]
-    fn clsact_is_used_where_there_is_no_tcx_and_nothing_where_nothing_loads() {
+    fn without_tcx_or_programs_nothing_can_be_used() {
         assert_eq!(features(Ok(true), Ok(true)).attach_by(), AttachBy::Tcx);
-        assert_eq!(features(Ok(true), Err("EINVAL".into())).attach_by(), AttachBy::Clsact);
+        assert_eq!(features(Ok(true), Err("EINVAL".into())).attach_by(), AttachBy::Nothing);
         assert_eq!(features(Err("EPERM".into()), Ok(true)).attach_by(), AttachBy::Nothing);
     }
 
     #[test]
-    fn what_cannot_be_replaced_fails_and_what_can_warns() {
+    fn what_is_missing_fails() {
         let checks = features(Ok(false), Ok(false)).checks();
         let status = |name| checks.iter().find(|check| check.name == name).unwrap().status;
         assert_eq!(status("TC programs"), CheckStatus::Fail);
-        assert_eq!(status("TCX"), CheckStatus::Warn);
+        assert_eq!(status("TCX"), CheckStatus::Fail);
         assert_eq!(status("LPM trie"), CheckStatus::Ok);
     }
 

@@ -19,10 +19,10 @@ pub(super) fn kernel(release: &str) -> Check {
     match version(release) {
         None => Check::bad(CheckStatus::Warn, ABOUT, format!("release `{release}`"), "see the checks below"),
         Some(version) if version < (5, 12) => {
-            Check::bad(CheckStatus::Fail, ABOUT, release, "boot Linux 6.1 or later, 6.6 if possible")
+            Check::bad(CheckStatus::Fail, ABOUT, release, "boot Linux 6.6 or later")
         }
-        Some(version) if version < (6, 1) => {
-            Check::bad(CheckStatus::Warn, ABOUT, format!("{release}: not tested"), "boot Linux 6.1 or later")
+        Some(version) if version < (6, 6) => {
+            Check::bad(CheckStatus::Warn, ABOUT, format!("{release}: not tested"), "boot Linux 6.6 or later")
         }
         Some(_) => Check::ok(ABOUT.0, ABOUT.1, release),
     }
@@ -194,7 +194,7 @@ mod tests {
         for (release, status) in [
             ("5.4.0", CheckStatus::Fail),
             ("5.15.0", CheckStatus::Warn),
-            ("6.1.0", CheckStatus::Ok),
+            ("6.6.0", CheckStatus::Ok),
             ("", CheckStatus::Warn),
         ] {
             assert_eq!(kernel(release).status, status, "{release}");

@@ -1,0 +1,122 @@
+//! The maps of a rig, typed.
+
+use agentsec_common::agent::Slot;
+use agentsec_common::counters::{Counters, Strays};
+use agentsec_common::endpoint::{Endpoint, EndpointKey};
+use agentsec_common::ledger::Ledger;
+use agentsec_common::maps;
+use agentsec_common::notice::Notice;
+use agentsec_common::policy::Policy;
+use agentsec_common::profile::Profile;
+use agentsec_common::typical::{PortRules, ROW_BITS, TypicalKey};
+use anyhow::{Context, Result, ensure};
+use aya::Ebpf;
+use aya::maps::lpm_trie::Key;
+use aya::maps::{Array, HashMap, LpmTrie, Map, MapData, PerCpuArray, RingBuf};
+
+use agentsec::config::TypicalPrefix;
+
+use super::Sizes;
+
+/// Every map that a test reads or writes. Words have one writer in the product; here the test may be both.
+pub struct Maps {
+    /// Control words and slow signals by slot.
+    pub policy: Array<MapData, Policy>,
+    /// Profiles by row.
+    pub profiles: Array<MapData, Profile>,
+    /// Typical endpoints.
+    pub typical: LpmTrie<MapData, TypicalKey, PortRules>,
+    /// Slots by interface index below [`maps::IDENTITY_NEAR_CAPACITY`].
+    pub near: Array<MapData, u64>,
+    /// Slots by greater interface index.
+    pub far: HashMap<MapData, u32, u64>,
+    /// What the kernel writes about agents.
+    pub ledger: Array<MapData, Ledger>,
+    /// Whom they talk to.
+    pub endpoints: HashMap<MapData, EndpointKey, Endpoint>,
+    counters: PerCpuArray<MapData, Counters>,
+    strays: PerCpuArray<MapData, Strays>,
+    notices: RingBuf<MapData>,
+}
+
+/// Names and capacities of the maps that a rig sizes itself.
+pub(super) fn entries(sizes: Sizes) -> [(&'static str, u32); 8] {
+    [
+        (maps::POLICY, sizes.agents),
+        (maps::LEDGER, sizes.agents),
+        (maps::COUNTERS, sizes.agents),
+        (maps::AGENTS, sizes.agents),
+        (maps::PROFILES, sizes.rows),
+        (maps::TYPICAL, 1024),
+        (maps::ENDPOINTS, sizes.endpoints),
+        (maps::NOTICES, sizes.ring_bytes),
+    ]
+}
+
+impl Maps {
+    pub(super) fn take(object: &mut Ebpf) -> Result<Self> {
+        let mut map =
+            |name| -> Result<Map> { object.take_map(name).with_context(|| format!("no map {name}")) };
+        Ok(Self {
+            policy: map(maps::POLICY)?.try_into()?,
+            profiles: map(maps::PROFILES)?.try_into()?,
+            typical: map(maps::TYPICAL)?.try_into()?,
+            near: map(maps::IDENTITY_NEAR)?.try_into()?,
+            far: map(maps::IDENTITY_FAR)?.try_into()?,
+            ledger: map(maps::LEDGER)?.try_into()?,
+            endpoints: map(maps::ENDPOINTS)?.try_into()?,
+            counters: map(maps::COUNTERS)?.try_into()?,
+            strays: map(maps::STRAYS)?.try_into()?,
+            notices: map(maps::NOTICES)?.try_into()?,
+        })
+    }
+
+    /// Changes one agent's policy. Not atomic: only while no frame of the agent runs.
+    pub fn change_policy(&mut self, slot: Slot, change: impl FnOnce(&mut Policy)) -> Result<()> {
+        let mut policy = self.policy.get(&slot, 0).context("reading a policy")?;
+        change(&mut policy);
+        self.policy.set(slot, policy, 0).context("writing a policy")
+    }
+
+    /// Makes an address prefix typical for a profile row, for what its rules admit.
+    pub fn expect(&mut self, row: u16, prefix: &TypicalPrefix) -> Result<()> {
+        let data = TypicalKey { row: u32::from(row).to_be(), remote: prefix.address };
+        let key = Key::new(ROW_BITS + prefix.prefix_len, data);
+        self.typical.insert(&key, prefix.rules, 0).context("adding a typical prefix")
+    }
+
+    /// What the kernel wrote about an agent.
+    pub fn ledger(&self, slot: Slot) -> Result<Ledger> {
+        self.ledger.get(&slot, 0).context("reading a ledger")
+    }
+
+    /// An agent's counters over all CPUs.
+    pub fn counters(&self, slot: Slot) -> Result<Counters> {
+        let mut sum = Counters::default();
+        for part in self.counters.get(&slot, 0).context("reading counters")?.iter() {
+            sum.add(part);
+        }
+        Ok(sum)
+    }
+
+    /// Frames that belong to nobody, over all CPUs.
+    pub fn strays(&self) -> Result<Strays> {
+        let mut sum = Strays::default();
+        for part in self.strays.get(&0, 0).context("reading the strays")?.iter() {
+            sum.unidentified_packets += part.unidentified_packets;
+            sum.unpoliced_packets += part.unpoliced_packets;
+        }
+        Ok(sum)
+    }
+
+    /// The notices that have come since the last call.
+    pub fn notices(&mut self) -> Result<Vec<Notice>> {
+        let mut notices = Vec::new();
+        while let Some(item) = self.notices.next() {
+            ensure!(item.len() == size_of::<Notice>(), "a notice of {} bytes", item.len());
+            // SAFETY: as long as a notice, which is integers only, and an unaligned read asks for nothing else.
+            notices.push(unsafe { item.as_ptr().cast::<Notice>().read_unaligned() });
+        }
+        Ok(notices)
+    }
+}

@@ -1,0 +1,186 @@
+//! The kernel programs on a bench of their own: loaded into the running kernel with maps that nobody else sees,
+//! attached to nothing, and fed one frame at a time through `BPF_PROG_TEST_RUN`.
+//!
+//! A [`Rig`] plays the daemon (it writes policies, profiles and identities) and the wire (it runs frames). What
+//! the kernel makes of them is read back from the maps. Everything is private to the rig and goes with it, so
+//! tests run side by side.
+//!
+//! `BPF_PROG_TEST_RUN` wants an Ethernet header (behind which an IP header must be whole, unless there is a tag
+//! between) and takes no VLAN tag beside the frame: what a device does to those is tested on real ones.
+
+mod arena;
+mod clock;
+pub mod frames;
+mod maps;
+pub mod profiles;
+mod skb;
+pub mod table;
+
+use std::borrow::Cow;
+use std::{env, fs};
+
+use agentsec_common::agent::{Direction, Identity, Slot};
+use agentsec_common::endpoint::{Endpoint, EndpointKey, EndpointKind};
+use agentsec_common::maps::{IDENTITY_NEAR_CAPACITY, PROGRAM_INBOUND, PROGRAM_OUTBOUND};
+use agentsec_common::policy::{Control, SlowSignals};
+use agentsec_common::profile::Profile;
+use anyhow::{Context, Result, bail};
+use aya::programs::{SchedClassifier, TestRun, TestRunOptions};
+use aya::{Ebpf, EbpfLoader};
+
+pub use arena::{Agent, Arena, Tally};
+pub use clock::{coarse_ns, second};
+pub use maps::Maps;
+pub use skb::Skb;
+
+/// Index of the loopback interface, which every namespace has: whose frames a rig's are unless it says otherwise.
+pub const LOOPBACK: u32 = 1;
+
+/// TCX_NEXT.
+const NEXT: i32 = -1;
+/// TC_ACT_SHOT.
+const SHOT: i32 = 2;
+
+/// What became of a frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fate {
+    /// The program said TCX_NEXT: on to whoever comes next.
+    Passed,
+    /// The program said TC_ACT_SHOT.
+    Dropped,
+}
+
+/// How many of everything the maps hold.
+#[derive(Clone, Copy, Debug)]
+pub struct Sizes {
+    /// Agents.
+    pub agents: u32,
+    /// Profile rows.
+    pub rows: u32,
+    /// Endpoints over all agents.
+    pub endpoints: u32,
+    /// Bytes in the ring of notices: a power of two, at least a page.
+    pub ring_bytes: u32,
+}
+
+impl Default for Sizes {
+    fn default() -> Self {
+        Self { agents: 4096, rows: 64, endpoints: 16_384, ring_bytes: 1 << 20 }
+    }
+}
+
+/// Names another kernel object to put on the bench than the daemon's. With one that was built from a deliberately broken
+/// rule, the tests must fail; nothing else has to be built again to see it.
+pub const OBJECT_VARIABLE: &str = "AGENTSEC_RIG_OBJECT";
+
+fn object() -> Result<Cow<'static, [u8]>> {
+    let Some(path) = env::var_os(OBJECT_VARIABLE) else {
+        return Ok(Cow::Borrowed(agentsec::kernel::OBJECT));
+    };
+    Ok(Cow::Owned(fs::read(&path).with_context(|| format!("{OBJECT_VARIABLE} is {}", path.display()))?))
+}
+
+/// The loaded programs and their maps.
+pub struct Rig {
+    programs: Ebpf,
+    /// Direct access to the maps, for what the methods of the rig do not cover.
+    pub maps: Maps,
+}
+
+impl Rig {
+    /// Loads the programs with maps of the default sizes.
+    pub fn new() -> Result<Self> {
+        Self::sized(Sizes::default())
+    }
+
+    /// Loads the programs.
+    pub fn sized(sizes: Sizes) -> Result<Self> {
+        let mut loader = EbpfLoader::new();
+        for (name, entries) in maps::entries(sizes) {
+            loader.map_max_entries(name, entries);
+        }
+        let object = object()?;
+        let mut programs = loader.load(&object).context("loading the maps (root?)")?;
+        for name in [PROGRAM_OUTBOUND, PROGRAM_INBOUND] {
+            let program: &mut SchedClassifier =
+                programs.program_mut(name).with_context(|| format!("no program {name}"))?.try_into()?;
+            program.load().with_context(|| format!("loading {name}"))?;
+        }
+        let maps = Maps::take(&mut programs)?;
+        Ok(Self { programs, maps })
+    }
+
+    /// Says whose frames cross an interface.
+    pub fn identify(&mut self, ifindex: u32, identity: Identity) -> Result<()> {
+        let word = identity.to_word();
+        if ifindex < IDENTITY_NEAR_CAPACITY {
+            self.maps.near.set(ifindex, word, 0)?;
+        } else {
+            self.maps.far.insert(ifindex, word, 0)?;
+        }
+        Ok(())
+    }
+
+    /// Puts a profile into a row.
+    pub fn install(&mut self, row: u16, profile: &Profile) -> Result<()> {
+        self.maps.profiles.set(row.into(), profile, 0).context("installing a profile")
+    }
+
+    /// Writes an agent's control word.
+    pub fn control(&mut self, slot: Slot, control: Control) -> Result<()> {
+        self.maps.change_policy(slot, |policy| policy.control = control.to_word())
+    }
+
+    /// Takes an agent's policy away.
+    pub fn no_control(&mut self, slot: Slot) -> Result<()> {
+        self.maps.change_policy(slot, |policy| policy.control = 0)
+    }
+
+    /// Writes an agent's slow signals, valid until `valid_until_ns` of the monotonic clock.
+    pub fn signals(&mut self, slot: Slot, signals: SlowSignals, valid_until_ns: u64) -> Result<()> {
+        self.maps.change_policy(slot, |policy| policy.signals = signals.to_word(valid_until_ns))
+    }
+
+    /// Removes an endpoint and tells the kernel so, as the daemon does with idle ones.
+    pub fn forget(&mut self, key: &EndpointKey) -> Result<()> {
+        self.maps.endpoints.remove(key).context("removing an endpoint")?;
+        self.maps.change_policy(key.slot, |policy| policy.endpoints_removed[usize::from(key.kind)] += 1)
+    }
+
+    /// Runs one frame through the program of its direction.
+    pub fn run(&self, direction: Direction, skb: &Skb) -> Result<Fate> {
+        self.run_repeatedly(direction, skb, 1)
+    }
+
+    /// Runs the same frame `times` in a row without leaving the kernel; tells what became of the last.
+    pub fn run_repeatedly(&self, direction: Direction, skb: &Skb, times: u32) -> Result<Fate> {
+        let name = match direction {
+            Direction::Outbound => PROGRAM_OUTBOUND,
+            Direction::Inbound => PROGRAM_INBOUND,
+        };
+        let program = self.programs.program(name).with_context(|| format!("no program {name}"))?;
+        let program: &SchedClassifier = program.try_into()?;
+        let context = skb.context();
+        let options = TestRunOptions {
+            data_in: Some(&skb.frame),
+            ctx_in: Some(&context),
+            repeat: times,
+            ..TestRunOptions::default()
+        };
+        let result = program.test_run(options).with_context(|| format!("running {skb:?}"))?;
+        match result.return_value.cast_signed() {
+            NEXT => Ok(Fate::Passed),
+            SHOT => Ok(Fate::Dropped),
+            other => bail!("a verdict that is none: {other}"),
+        }
+    }
+
+    /// An agent's endpoints of one kind, sorted by remote and port.
+    pub fn endpoints(&self, slot: Slot, kind: EndpointKind) -> Result<Vec<(EndpointKey, Endpoint)>> {
+        let all: Result<Vec<_>, _> = self.maps.endpoints.iter().collect();
+        let mut all = all.context("reading the endpoints")?;
+        all.retain(|(key, _)| key.slot == slot && key.kind == kind as u8);
+        all.sort_unstable_by_key(|(key, _)| (key.remote.map(u32::from_be), key.protocol, key.port));
+        Ok(all)
+    }
+}
