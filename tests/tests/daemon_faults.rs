@@ -228,3 +228,19 @@ fn root_in_an_agents_namespace_is_refused_and_told_on() -> Result<()> {
     assert_eq!(event["event_data"]["context"]["uid"], 0);
     Ok(())
 }
+
+#[test]
+fn without_capabilities_the_daemon_says_which_and_leaves_nothing() -> Result<()> {
+    let lab = Lab::routed(1)?;
+    let daemon = Launch::new(lab.host(), &config(1)).prepare()?;
+    let paths = daemon.paths();
+    let run = daemon.command(&["run".as_ref(), "--config".as_ref(), paths.config().as_os_str()]);
+    let mut bare = lab.host().command("setpriv");
+    bare.args(["--bounding-set", "-all", "--inh-caps", "-all", "--"]);
+    let output = bare.arg(run.get_program()).args(run.get_args()).output()?;
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("without CAP_NET_ADMIN") && said.contains("run as root"), "{said}");
+    assert!(!paths.pins().join("v1").exists(), "nothing is half made");
+    Ok(())
+}

@@ -148,6 +148,17 @@ pub(super) fn prepare(pins: &Pins, capacities: &Capacities) -> Result<bool> {
     Ok(false)
 }
 
+/// Removes what [`prepare`] and a load that failed have left of a first start. What cannot be removed is removed
+/// by the next one.
+pub(super) fn discard(pins: &Pins) {
+    for shape in shapes(&Capacities::default()) {
+        let _ = pins::remove(&pins.map(shape.name));
+    }
+    for directory in [pins.maps(), pins.links(), pins.layout(), pins.root().to_owned()] {
+        let _ = fs::remove_dir(directory);
+    }
+}
+
 impl Shape {
     /// Compares the pinned map with what is expected.
     fn check(&self, pins: &Pins) -> Result<()> {

@@ -64,7 +64,15 @@ impl Kernel {
     pub fn open(pins: &Pins, capacities: &Capacities) -> Result<Self> {
         let lock = pins.lock()?;
         let took_over = layout::prepare(pins, capacities)?;
-        let mut object = object::load(pins, capacities)?;
+        let mut object = match object::load(pins, capacities) {
+            Ok(object) => object,
+            Err(error) => {
+                if !took_over {
+                    layout::discard(pins);
+                }
+                return Err(explained(error));
+            }
+        };
         let collector = Collector::new(&mut object)?;
         Ok(Self {
             enforcer: Enforcer::new(&mut object)?,
@@ -74,6 +82,14 @@ impl Kernel {
             took_over,
             _lock: lock,
         })
+    }
+}
+
+/// An error with what `doctor` finds in the way, if it finds anything.
+fn explained(error: anyhow::Error) -> anyhow::Error {
+    match probe::obstacles() {
+        obstacles if obstacles.is_empty() => error,
+        obstacles => error.context(obstacles),
     }
 }
 

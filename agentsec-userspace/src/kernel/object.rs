@@ -20,11 +20,11 @@ pub(super) fn load(pins: &Pins, capacities: &Capacities) -> Result<Ebpf> {
         loader.map_max_entries(shape.name, shape.entries);
         loader.map_pin_path(shape.name, pins.map(shape.name));
     }
-    let mut object = loader.load(OBJECT).context("the kernel refuses the maps (see `agentsec doctor`)")?;
+    let mut object = loader.load(OBJECT).context("the kernel refuses the maps")?;
     for name in [PROGRAM_OUTBOUND, PROGRAM_INBOUND] {
         classifier(&mut object, name)?
             .load()
-            .with_context(|| format!("the kernel refuses the program {name} (see `agentsec doctor`)"))?;
+            .with_context(|| format!("the kernel refuses the program {name}"))?;
     }
     Ok(object)
 }

@@ -117,6 +117,23 @@ pub async fn run(pin_path: &Path) -> Report {
     Report { checks, interfaces, plan: plan(attach_by), blind_spots: BLIND_SPOTS.into() }
 }
 
+/// What stands in the way of the daemon here, in doctor's words: privileges first, and kernel features only when
+/// those suffice. Empty when nothing does.
+#[must_use]
+pub fn obstacles() -> String {
+    let privileges = privileges::check();
+    let checks =
+        if privileges.status == CheckStatus::Fail { vec![privileges] } else { features::probe().checks() };
+    let failed = checks.iter().filter(|check| check.status == CheckStatus::Fail);
+    let lines: Vec<String> = failed
+        .map(|Check { name, found, why, remedy, .. }| {
+            let remedy = remedy.as_deref().unwrap_or("none");
+            format!("{name}: {found}; matters for: {why}; remedy: {remedy}")
+        })
+        .collect();
+    lines.join("\n")
+}
+
 fn plan(attach_by: AttachBy) -> Plan {
     let summary = match attach_by {
         AttachBy::Tcx => "TCX links on the agents' interfaces, first in their chains",
