@@ -1,6 +1,6 @@
 //! Interfaces come and go: whatever has changed, the whole list is compared with what is attached.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use agentsec_common::agent::{Identity, Slot};
 use agentsec_common::policy::State;
@@ -150,16 +150,13 @@ impl Daemon {
     }
 
     fn wanted(&self, present: &BTreeMap<u32, String>) -> Vec<Wanted> {
-        let is_attached = |ifindex: u32| {
-            let place =
-                self.roster.owner(ifindex).and_then(|slot| self.roster.get(slot)?.places.get(&ifindex));
-            place.is_some_and(|place| place.progress == Progress::Attached)
-        };
+        // Gathered once: asked of each member for each interface, it would be a million questions at a thousand.
+        let attached: BTreeSet<u32> = self.roster.attached().collect();
         let want = |(ifindex, interface): (&u32, &String)| {
             let found = self.config.agent_on(interface)?;
             Some(Wanted { ifindex: *ifindex, interface: interface.clone(), id: found.id.to_owned() })
         };
-        present.iter().filter(|(ifindex, _)| !is_attached(**ifindex)).filter_map(want).collect()
+        present.iter().filter(|(ifindex, _)| !attached.contains(ifindex)).filter_map(want).collect()
     }
 
     /// Policy first, then identity, then the programs: no packet meets a program that does not know it.

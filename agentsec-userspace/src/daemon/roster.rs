@@ -85,6 +85,12 @@ impl Roster {
         self.get(slot).map(|member| member.window_ns)
     }
 
+    /// Indexes of the interfaces that our programs are on.
+    pub(super) fn attached(&self) -> impl Iterator<Item = u32> {
+        let places = self.members.values().flat_map(|member| &member.places);
+        places.filter(|(_, place)| place.progress == Progress::Attached).map(|(ifindex, _)| *ifindex)
+    }
+
     /// Whose interface it is, by index.
     pub(super) fn owner(&self, ifindex: u32) -> Option<Slot> {
         self.members.iter().find(|(_, member)| member.places.contains_key(&ifindex)).map(|(slot, _)| *slot)

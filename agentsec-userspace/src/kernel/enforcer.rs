@@ -35,6 +35,8 @@ pub struct Enforcer {
     near: Array<MapData, u64>,
     far: HashMap<MapData, u32, u64>,
     agents: Array<MapData, AgentName>,
+    /// Slots without an agent.
+    free: BTreeSet<Slot>,
     rows: Rows,
     /// Prefixes of each row, to be removed with it.
     prefixes: BTreeMap<u16, Vec<(u32, TypicalKey)>>,
@@ -58,6 +60,12 @@ impl Enforcer {
             prefixes.entry(u32::from_be(data.row) as u16).or_default().push((prefix_len, data));
         }
         let rows = Rows::new(profiles.len(), used);
+        let mut free = BTreeSet::new();
+        for slot in 0..agents.len() {
+            if agents.get(&slot, 0).context("reading the agents' names")? == AgentName::FREE {
+                free.insert(slot);
+            }
+        }
         Ok(Self {
             policy,
             profiles,
@@ -65,6 +73,7 @@ impl Enforcer {
             near: take(object, maps::IDENTITY_NEAR)?.try_into()?,
             far: take(object, maps::IDENTITY_FAR)?.try_into()?,
             agents,
+            free,
             rows,
             prefixes,
         })
@@ -100,13 +109,12 @@ impl Enforcer {
     pub fn assign(&mut self, name: &str) -> Result<Slot> {
         let bytes =
             AgentName::new(name).with_context(|| format!("agent name {name:?} is empty or too long"))?;
-        for slot in 0..self.agents.len() {
-            if self.agents.get(&slot, 0)? == AgentName::FREE {
-                self.agents.set(slot, bytes, 0)?;
-                return Ok(slot);
-            }
-        }
-        bail!("agent {name} finds no room: daemon.max_agents is {}", self.agents.len())
+        let Some(&slot) = self.free.first() else {
+            bail!("agent {name} finds no room: daemon.max_agents is {}", self.agents.len());
+        };
+        self.agents.set(slot, bytes, 0)?;
+        self.free.remove(&slot);
+        Ok(slot)
     }
 
     /// Frees a slot that nothing is attached to any more. The epoch stays, so that the next agent there starts
@@ -119,7 +127,9 @@ impl Enforcer {
         let control = self.policy.word(slot, word::CONTROL);
         control.store(control.load(Ordering::Acquire) & !0b11, Ordering::Release);
         self.policy.word(slot, word::SIGNALS).store(0, Ordering::Release);
-        self.agents.set(slot, AgentName::FREE, 0).context("freeing an agent's slot")
+        self.agents.set(slot, AgentName::FREE, 0).context("freeing an agent's slot")?;
+        self.free.insert(slot);
+        Ok(())
     }
 
     /// The policy in force.
