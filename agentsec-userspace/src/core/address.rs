@@ -22,3 +22,17 @@ pub fn from_address(address: Address) -> IpAddr {
         _ => IpAddr::V6(Ipv6Addr::from(octets)),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_mapped_address_is_shown_as_ipv4_and_any_other_as_ipv6() {
+        let mapped = [0, 0, MAPPED, u32::from_ne_bytes([192, 0, 2, 7])];
+        assert_eq!(from_address(mapped).to_string(), "192.0.2.7");
+        let documentation =
+            [u32::from_ne_bytes([0x20, 1, 0x0d, 0xb8]), 0, 0, u32::from_ne_bytes([0, 0, 0, 1])];
+        assert_eq!(from_address(documentation).to_string(), "2001:db8::1");
+    }
+}

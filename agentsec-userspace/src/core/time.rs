@@ -29,7 +29,7 @@ pub fn rfc3339(wall_ns: u64) -> String {
 
 /// Year, month and day of a number of days since 1970, in the proleptic Gregorian calendar. Years are counted
 /// from March, so that the leap day is a year's last.
-fn civil(days: u64) -> (u64, u64, u64) {
+pub(crate) fn civil(days: u64) -> (u64, u64, u64) {
     let days = days + 719_468;
     let (era, of_era) = (days / 146_097, days % 146_097);
     let year_of_era = (of_era - of_era / 1460 + of_era / 36_524 - of_era / 146_096) / 365;

@@ -10,12 +10,13 @@ use anyhow::Result;
 use crate::api::views::{
     AgentStatus, Attachment, AttachmentKind, AttachmentStatus, Classes, Contributions, DaemonStatus,
     Direction, EndpointCounts, EndpointList, EndpointTraffic, EndpointView, EventCounts, Explanation, Limits,
-    PacketView, Risk, Signals, Status, StrayPackets, Trip, WouldDrop, protocol_name, remote_address,
+    PacketView, Risk, Signals, Status, StrayPackets, Trip, WouldDrop, protocol_name,
 };
 use crate::api::{
     Operation, OperationOutcome, OperationReply, Refusal, Request, RequestError, RequestErrorCode, Timestamp,
 };
 use crate::clock;
+use crate::core::address::from_address;
 use crate::core::view::{AgentView, TrafficView};
 use crate::core::{self, Draft, EventKind, Input, Target, Time, tripped};
 
@@ -130,7 +131,7 @@ impl Daemon {
             .endpoints()
             .filter(|(key, _)| key.slot == slot)
             .map(|(key, endpoint)| EndpointView {
-                remote: remote_address(key.remote),
+                remote: from_address(key.remote),
                 port: key.port,
                 protocol: protocol_name(key.protocol).into_owned(),
                 direction: EndpointKind::from_byte(key.kind).unwrap_or(EndpointKind::Opened).into(),

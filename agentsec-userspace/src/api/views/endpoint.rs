@@ -1,9 +1,9 @@
 //! Whom an agent talks to, as the API shows it.
 
 use std::borrow::Cow;
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 
-use agentsec_common::endpoint::{Address, EndpointKind};
+use agentsec_common::endpoint::EndpointKind;
 use agentsec_common::packet::protocol;
 use serde::{Deserialize, Serialize};
 
@@ -83,16 +83,6 @@ pub struct EndpointList {
     pub overflow: u64,
 }
 
-/// A stored address, IPv4 as IPv4.
-#[must_use]
-pub fn remote_address(address: Address) -> IpAddr {
-    let mut bytes = [0; 16];
-    for (chunk, word) in bytes.chunks_exact_mut(4).zip(address) {
-        chunk.copy_from_slice(&word.to_ne_bytes());
-    }
-    Ipv6Addr::from(bytes).to_canonical()
-}
-
 /// A protocol's name, or its number.
 #[must_use]
 pub fn protocol_name(number: u8) -> Cow<'static, str> {
@@ -109,18 +99,7 @@ pub fn protocol_name(number: u8) -> Cow<'static, str> {
 
 #[cfg(test)]
 mod tests {
-    use agentsec_common::endpoint::MAPPED;
-
     use super::*;
-
-    #[test]
-    fn a_mapped_address_is_shown_as_ipv4_and_any_other_as_ipv6() {
-        let mapped = [0, 0, MAPPED, u32::from_ne_bytes([192, 0, 2, 7])];
-        assert_eq!(remote_address(mapped).to_string(), "192.0.2.7");
-        let documentation =
-            [u32::from_ne_bytes([0x20, 1, 0x0d, 0xb8]), 0, 0, u32::from_ne_bytes([0, 0, 0, 1])];
-        assert_eq!(remote_address(documentation).to_string(), "2001:db8::1");
-    }
 
     #[test]
     fn protocols_have_names_or_numbers() {

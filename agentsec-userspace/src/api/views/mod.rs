@@ -13,9 +13,7 @@ pub use agent::{
     Direction, EndpointCounts, Limits, Mode, Risk, Signals, State, Trip, WouldDrop,
 };
 pub use daemon::{AgentsByState, DaemonStatus, EventCounts, StrayPackets};
-pub use endpoint::{
-    EndpointDirection, EndpointList, EndpointTraffic, EndpointView, protocol_name, remote_address,
-};
+pub use endpoint::{EndpointDirection, EndpointList, EndpointTraffic, EndpointView, protocol_name};
 pub use explanation::{Explanation, PacketView};
 
 use serde::{Deserialize, Serialize};
