@@ -2,6 +2,7 @@
 
 use super::section::Section;
 use super::typical::{self, TooManyRules, TypicalPrefix, TypicalRule};
+use agentsec_common::bucket::Bucket;
 use agentsec_common::profile::{COUNT_INBOUND, COUNT_OUTBOUND, NO_LIMIT, PRESENT, Profile, Weights};
 use agentsec_common::window::{BucketClock, LONGEST_NS, SHORTEST_NS, VALUE_FULL};
 
@@ -95,6 +96,8 @@ impl ProfileConfig {
             weights: self.weights,
             probe_violations: self.probe_violations,
             endpoint_cap: self.max_endpoints,
+            probe: Bucket::new(64_000, 256_000, 256),
+            reserved: [0; 6],
         }
     }
 

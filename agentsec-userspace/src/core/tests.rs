@@ -19,6 +19,8 @@ const SLOT: u32 = 3;
 
 fn profile() -> Profile {
     Profile {
+        probe: agentsec_common::bucket::Bucket::default(),
+        reserved: [0; 6],
         generation: 0,
         flags: PRESENT,
         bucket_multiplier: BucketClock::for_window(60 * SECOND).multiplier(),

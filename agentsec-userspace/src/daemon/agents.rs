@@ -12,6 +12,8 @@ use crate::clock;
 use crate::config::{DEFAULT_PROFILE, Interface, Match};
 use crate::core::{AgentAdded, AgentSettings, BreakerSettings, Input};
 
+use crate::kernel::hook::Hook;
+
 use super::Daemon;
 use super::roster::Member;
 
@@ -115,10 +117,12 @@ impl Daemon {
 
     /// Takes an agent out of the kernel.
     pub(super) fn let_go(&mut self, slot: Slot) -> Result<()> {
-        for (of, ifindex) in self.kernel.links.attached() {
-            if of == slot {
-                self.kernel.links.detach(slot, ifindex)?;
-                self.kernel.enforcer.identify(ifindex, Identity::NONE)?;
+        for hook in self.kernel.links.attached() {
+            if let Hook::Interface { slot: of, ifindex } = hook
+                && of == slot
+            {
+                self.kernel.links.detach(hook)?;
+                self.kernel.enforcer.identities.interface(ifindex, Identity::NONE)?;
             }
         }
         // No program runs for the slot any more, so its list can be emptied and its counts made even.

@@ -8,8 +8,9 @@ use anyhow::{Context, Result};
 
 use crate::clock;
 use crate::core::{AttachmentChange, Input};
+use crate::kernel::hook::Hook;
 use crate::kernel::interfaces;
-use crate::kernel::links::TakenOver;
+use crate::kernel::links::{TakenOver, Target};
 
 use super::Daemon;
 use super::roster::{Place, Progress};
@@ -41,31 +42,34 @@ impl Daemon {
     /// Takes over the attachments of an earlier daemon.
     pub(super) fn adopt_links(&mut self, taken: &TakenOver) -> Result<()> {
         let present = interfaces::list()?;
-        for &(slot, ifindex) in &taken.attached {
+        for &hook in &taken.attached {
+            let Hook::Interface { slot, ifindex } = hook else { continue };
             let interface = present.get(&ifindex).cloned().unwrap_or_else(|| format!("#{ifindex}"));
             if self.roster.get(slot).is_none() {
                 // Its agent was let go while this link's pin could not be removed.
-                self.kernel.links.detach(slot, ifindex)?;
+                self.kernel.links.detach(Hook::Interface { slot, ifindex })?;
                 continue;
             }
-            self.kernel.enforcer.identify(ifindex, Identity::of(slot))?;
+            self.kernel.enforcer.identities.interface(ifindex, Identity::of(slot))?;
             self.attached(slot, ifindex, interface);
         }
-        for &(slot, ifindex) in &taken.halves {
+        for &hook in &taken.halves {
+            let Hook::Interface { slot, ifindex } = hook else { continue };
             if self.roster.get(slot).is_none() {
-                self.kernel.links.detach(slot, ifindex)?;
+                self.kernel.links.detach(Hook::Interface { slot, ifindex })?;
                 continue;
             }
-            self.kernel.enforcer.identify(ifindex, Identity::of(slot))?;
+            self.kernel.enforcer.identities.interface(ifindex, Identity::of(slot))?;
             if let Some(interface) = present.get(&ifindex) {
                 // Also of an agent that is contained and no longer configured: no later look would complete it.
-                self.kernel.links.attach(slot, ifindex, interface)?;
+                self.kernel.links.attach(hook, Target::Interface(interface))?;
                 self.attached(slot, ifindex, interface.clone());
             }
         }
-        for &(_, ifindex) in &taken.gone {
+        for hook in &taken.gone {
+            let Hook::Interface { ifindex, .. } = *hook else { continue };
             if self.roster.owner(ifindex).is_none() {
-                self.kernel.enforcer.identify(ifindex, Identity::NONE)?;
+                self.kernel.enforcer.identities.interface(ifindex, Identity::NONE)?;
             }
         }
         Ok(())
@@ -89,7 +93,7 @@ impl Daemon {
             .filter(|(_, ifindex)| !present.contains_key(ifindex))
             .collect();
         for (slot, ifindex) in gone {
-            match self.kernel.links.is_alive(slot, ifindex) {
+            match self.kernel.links.is_alive(Hook::Interface { slot, ifindex }) {
                 // It has moved to another namespace, with our programs on it.
                 Ok(true) => {}
                 Ok(false) => self.gone(slot, ifindex),
@@ -120,8 +124,8 @@ impl Daemon {
     }
 
     fn remove_attachment(&mut self, slot: Slot, ifindex: u32) -> Result<()> {
-        self.kernel.links.detach(slot, ifindex)?;
-        self.kernel.enforcer.identify(ifindex, Identity::NONE)
+        self.kernel.links.detach(Hook::Interface { slot, ifindex })?;
+        self.kernel.enforcer.identities.interface(ifindex, Identity::NONE)
     }
 
     fn notice_renamed(&mut self, present: &BTreeMap<u32, String>) {
@@ -169,12 +173,13 @@ impl Daemon {
                 slot
             }
         };
-        self.kernel.enforcer.identify(wanted.ifindex, Identity::of(slot))?;
-        let attached = self.kernel.links.attach(slot, wanted.ifindex, &wanted.interface);
+        self.kernel.enforcer.identities.interface(wanted.ifindex, Identity::of(slot))?;
+        let hook = Hook::Interface { slot, ifindex: wanted.ifindex };
+        let attached = self.kernel.links.attach(hook, Target::Interface(&wanted.interface));
         match attached {
             Ok(()) => self.attached(slot, wanted.ifindex, wanted.interface.clone()),
             Err(error) => {
-                self.kernel.enforcer.identify(wanted.ifindex, Identity::NONE)?;
+                self.kernel.enforcer.identities.interface(wanted.ifindex, Identity::NONE)?;
                 self.failed(slot, wanted, &error);
                 return Err(error).with_context(|| format!("agent {}", wanted.id));
             }
