@@ -37,6 +37,28 @@ impl Prefix {
         if trimmed.bits == bits { Ok(trimmed) } else { Err(Some(trimmed)) }
     }
 
+    /// One address.
+    #[must_use]
+    pub fn host(address: IpAddr) -> Self {
+        let bits = match address {
+            IpAddr::V4(v4) => v4.to_ipv6_mapped().to_bits(),
+            IpAddr::V6(v6) => v6.to_bits(),
+        };
+        Self { bits, length: 128 }
+    }
+
+    /// The address without its host bits, IPv4-mapped for IPv4.
+    #[must_use]
+    pub fn first(&self) -> Ipv6Addr {
+        Ipv6Addr::from_bits(self.bits)
+    }
+
+    /// Its length as the kernel's tries want it, 0 to 128; IPv4 prefixes are 96 longer than written.
+    #[must_use]
+    pub fn mapped_length(&self) -> u32 {
+        self.length
+    }
+
     /// Whether every address of `other` is one of this prefix's. IPv6 prefixes cover no IPv4 addresses, however
     /// short they are.
     #[must_use]
@@ -46,7 +68,15 @@ impl Prefix {
             && other.bits & mask(self.length) == self.bits
     }
 
-    fn is_ipv4(&self) -> bool {
+    /// Whether it is every address of its family.
+    #[must_use]
+    pub fn is_whole_family(&self) -> bool {
+        self.length == if self.is_ipv4() { MAPPED_BITS } else { 0 }
+    }
+
+    /// Whether its addresses are IPv4.
+    #[must_use]
+    pub fn is_ipv4(&self) -> bool {
         self.length >= MAPPED_BITS && self.bits & mask(MAPPED_BITS) == MAPPED_BASE
     }
 
@@ -213,6 +243,11 @@ fn prefixes(text: &str) -> Result<Vec<Prefix>, String> {
     if text == "any" {
         return Ok(vec![Prefix { bits: MAPPED_BASE, length: MAPPED_BITS }, Prefix { bits: 0, length: 0 }]);
     }
+    prefix(text).map(|prefix| vec![prefix])
+}
+
+/// An address or a prefix without host bits.
+pub(super) fn prefix(text: &str) -> Result<Prefix, String> {
     let (address, length) = match text.split_once('/') {
         Some((address, length)) => (address, Some(length)),
         None => (text, None),
@@ -224,10 +259,17 @@ fn prefixes(text: &str) -> Result<Vec<Prefix>, String> {
         None => longest,
     };
     match Prefix::new(address, length) {
-        Ok(prefix) => Ok(vec![prefix]),
+        Ok(prefix) => Ok(prefix),
         Err(Some(trimmed)) => Err(format!("{text:?} has host bits set, perhaps \"{trimmed}\" is meant")),
         Err(None) => Err(format!("{text:?} has a prefix length above {longest}")),
     }
+}
+
+/// DNS over UDP and TCP to `resolver`, opened.
+pub(super) fn resolver_rule(resolver: IpAddr) -> TypicalRule {
+    const DNS: u16 = 53;
+    let dns = |protocol| PortRule { protocol, kinds: OPENED, first: DNS, last: DNS };
+    TypicalRule { prefixes: vec![Prefix::host(resolver)], rules: vec![dns(17), dns(6)] }
 }
 
 fn protocol(value: &Value) -> Result<u8, String> {

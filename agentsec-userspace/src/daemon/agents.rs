@@ -9,7 +9,7 @@ use agentsec_common::profile::Profile;
 use anyhow::Result;
 
 use crate::clock;
-use crate::config::{DEFAULT_PROFILE, Interface, Match};
+use crate::config::{DEFAULT_PROFILE, Match};
 use crate::core::{AgentAdded, AgentSettings, BreakerSettings, Input};
 
 use crate::kernel::hook::Hook;
@@ -40,10 +40,7 @@ impl Daemon {
     /// is known as it is in the pins.
     pub(super) fn introduce(&mut self, slot: Slot, id: &str, pinned: Option<Control>) {
         let found = self.config.agent_called(id);
-        let exact = found.as_ref().and_then(|found| match &found.agent.interface {
-            Interface::Exact(name) => Some(name.clone()),
-            Interface::Pattern(_) => None,
-        });
+        let exact = found.as_ref().and_then(|found| found.agent.exact_interface()).map(str::to_owned);
         let newcomer = found.as_ref().map_or(State::Open, Match::newcomer_state);
         let is_configured = found.is_some();
         let settings = match &found {
