@@ -10,6 +10,7 @@
 //! ```
 
 pub mod breakglass;
+pub mod cgroups;
 pub mod collector;
 pub mod enforcer;
 pub mod hook;
