@@ -113,7 +113,11 @@ impl ProfileConfig {
             weights: self.weights,
             probe_violations: self.probe_violations,
             endpoint_cap: self.max_endpoints,
-            probe: Bucket::new(64_000, 256_000, 256),
+            probe: Bucket::new(
+                self.probe_rate_bytes,
+                self.probe_burst_bytes,
+                u32::try_from(self.probe_min_charge_bytes).unwrap_or(u32::MAX),
+            ),
             reserved: [0; 6],
         }
     }

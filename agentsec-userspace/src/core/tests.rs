@@ -53,7 +53,7 @@ fn added() -> AgentAdded {
     AgentAdded {
         slot: SLOT,
         id: "crawler".into(),
-        interface: "veth7".into(),
+        places: vec![Place::Interface("veth7".into())],
         settings: settings(),
         newcomer: State::Closed,
         saved: None,

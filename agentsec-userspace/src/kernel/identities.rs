@@ -134,23 +134,25 @@ impl Identities {
     /// # Errors
     ///
     /// When a map cannot be read.
-    pub fn addresses(&self) -> Result<Vec<LinkPrefix>> {
+    pub fn addresses(&self) -> Result<Vec<(LinkPrefix, Slot)>> {
+        const WHAT: &str = "reading the addresses' identities";
         let mut found = Vec::new();
-        for key in self.ipv4.keys() {
-            let LinkIpv4 { ifindex, address } = key.context("reading the addresses' identities")?;
-            found.push(LinkPrefix { ifindex, address: [0, 0, MAPPED, address], bits: ADDRESS_BITS });
+        for entry in self.ipv4.iter() {
+            let (LinkIpv4 { ifindex, address }, word) = entry.context(WHAT)?;
+            found.push((LinkPrefix { ifindex, address: [0, 0, MAPPED, address], bits: ADDRESS_BITS }, word));
         }
-        for key in self.ipv6.keys() {
-            let LinkAddress { ifindex, address } = key.context("reading the addresses' identities")?;
-            found.push(LinkPrefix { ifindex, address, bits: ADDRESS_BITS });
+        for entry in self.ipv6.iter() {
+            let (LinkAddress { ifindex, address }, word) = entry.context(WHAT)?;
+            found.push((LinkPrefix { ifindex, address, bits: ADDRESS_BITS }, word));
         }
-        for key in self.prefixes.keys() {
-            let key = key.context("reading the prefixes' identities")?;
+        for entry in self.prefixes.iter() {
+            let (key, word) = entry.context(WHAT)?;
             let LinkAddress { ifindex, address } = key.data();
             let bits = key.prefix_len() - LINK_BITS;
-            found.push(LinkPrefix { ifindex: u32::from_be(ifindex), address, bits });
+            found.push((LinkPrefix { ifindex: u32::from_be(ifindex), address, bits }, word.into()));
         }
-        Ok(found)
+        let known = |(prefix, word)| Some((prefix, Identity::from_word(word).slot()?));
+        Ok(found.into_iter().filter_map(known).collect())
     }
 
     /// Says whose address or prefix it is.
