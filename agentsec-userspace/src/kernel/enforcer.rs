@@ -31,6 +31,8 @@ mod word {
 /// The writer of policy.
 pub struct Enforcer {
     policy: MappedArray,
+    /// Programs that are loaded later still name it by this descriptor.
+    _policy: MapData,
     profiles: Array<MapData, Profile>,
     typical: LpmTrie<MapData, TypicalKey, PortRules>,
     /// Who is where.
@@ -45,9 +47,9 @@ pub struct Enforcer {
 
 impl Enforcer {
     pub(super) fn new(object: &mut Ebpf) -> Result<Self> {
-        let policy = array_data(take(object, maps::POLICY)?, maps::POLICY)?;
+        let data = array_data(take(object, maps::POLICY)?, maps::POLICY)?;
         let agents: Array<_, AgentName> = take(object, maps::AGENTS)?.try_into()?;
-        let policy = MappedArray::new(policy.fd(), agents.len(), size_of::<Policy>(), Access::Write)?;
+        let policy = MappedArray::new(data.fd(), agents.len(), size_of::<Policy>(), Access::Write)?;
         let profiles: Array<_, Profile> = take(object, maps::PROFILES)?.try_into()?;
         let typical: LpmTrie<_, TypicalKey, PortRules> = take(object, maps::TYPICAL)?.try_into()?;
         let used = (0..policy.entries())
@@ -69,6 +71,7 @@ impl Enforcer {
         }
         Ok(Self {
             policy,
+            _policy: data,
             profiles,
             typical,
             identities: Identities::new(object)?,

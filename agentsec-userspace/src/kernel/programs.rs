@@ -3,8 +3,8 @@
 use std::os::fd::{AsFd, BorrowedFd};
 
 use agentsec_common::maps::{PROGRAM_SOCKET, TELLS_NAMESPACE};
-use anyhow::{Context, Result, bail};
-use aya::programs::{CgroupSkb, Lsm, Program, ProgramFd, ProgramType, SchedClassifier, Xdp};
+use anyhow::{Context, Error, Result, bail};
+use aya::programs::{CgroupSkb, Lsm, Program, ProgramError, ProgramFd, ProgramType, SchedClassifier, Xdp};
 use aya::sys::{BpfHelper, is_helper_supported};
 use aya::{Btf, Ebpf, EbpfLoader};
 
@@ -46,7 +46,7 @@ impl Programs {
     pub(super) fn classifier(&mut self, name: &str) -> Result<&mut SchedClassifier> {
         let program: &mut SchedClassifier = self.program(name)?.try_into()?;
         if program.fd().is_err() {
-            program.load().with_context(|| refused(name))?;
+            program.load().map_err(|error| refused(name, error))?;
         }
         Ok(program)
     }
@@ -55,7 +55,7 @@ impl Programs {
     pub(super) fn xdp(&mut self, name: &str) -> Result<&mut Xdp> {
         let program: &mut Xdp = self.program(name)?.try_into()?;
         if program.fd().is_err() {
-            program.load().with_context(|| refused(name))?;
+            program.load().map_err(|error| refused(name, error))?;
         }
         Ok(program)
     }
@@ -64,7 +64,7 @@ impl Programs {
     pub(super) fn cgroup(&mut self, name: &str) -> Result<&mut CgroupSkb> {
         let program: &mut CgroupSkb = self.program(name)?.try_into()?;
         if program.fd().is_err() {
-            program.load().with_context(|| refused(name))?;
+            program.load().map_err(|error| refused(name, error))?;
         }
         Ok(program)
     }
@@ -74,7 +74,7 @@ impl Programs {
         let program: &mut Lsm = self.program(PROGRAM_SOCKET)?.try_into()?;
         if program.fd().is_err() {
             let btf = Btf::from_sys_fs().context("reading the kernel's types")?;
-            program.load("socket_create", &btf).with_context(|| refused(PROGRAM_SOCKET))?;
+            program.load("socket_create", &btf).map_err(|error| refused(PROGRAM_SOCKET, error))?;
         }
         Ok(program)
     }
@@ -96,8 +96,19 @@ impl Programs {
     }
 }
 
-fn refused(name: &str) -> String {
-    format!("the kernel refuses the program {name}")
+/// A refusal in one line: of the verifier's log only what it says last, before its statistics.
+fn refused(name: &str, error: ProgramError) -> Error {
+    let what = format!("the kernel refuses the program {name}");
+    let ProgramError::LoadError { io_error, verifier_log } = error else {
+        return Error::new(error).context(what);
+    };
+    let log = verifier_log.to_string();
+    let is_statistics = |line: &&str| {
+        ["verification time", "stack depth", "processed "].iter().any(|word| line.starts_with(word))
+    };
+    let said = log.lines().rev().filter(|line| !line.trim().is_empty()).find(|line| !is_statistics(line));
+    let what = said.map_or(what.clone(), |said| format!("{what} ({})", said.trim()));
+    Error::new(io_error).context(what)
 }
 
 /// Asked of the kernel, since distributions add helpers to older ones.
