@@ -1,9 +1,9 @@
 //! Where an agent meets the kernel: `interface`, `unit`, `cgroup`, and `address` with `link` and `datapath`.
 
+use super::prefix::Prefix;
 use super::section::{Section, text};
 use super::selector::{self, Selector};
 use super::source::{Node, Value};
-use super::typical::{self, Prefix};
 use agentsec_common::agent::NAME_BYTES;
 
 /// Longest interface name that the kernel accepts, in bytes.
@@ -252,7 +252,7 @@ fn read_prefixes(section: &Section<'_>) -> Option<Vec<Prefix>> {
 }
 
 fn own_prefix(text: &str) -> Result<Prefix, String> {
-    let prefix = typical::prefix(text)?;
+    let prefix: Prefix = text.parse()?;
     if prefix.is_whole_family() {
         return Err(format!("{text:?} is every address, which is what interface is for"));
     }

@@ -2,9 +2,9 @@
 
 use super::attachment::CgroupSelector;
 use super::lookup::ancestors;
+use super::prefix::Prefix;
 use super::section::Section;
 use super::source::Spot;
-use super::typical::Prefix;
 use super::validate::spot_of;
 use super::{AgentConfig, Config, Selector};
 use std::collections::BTreeMap;

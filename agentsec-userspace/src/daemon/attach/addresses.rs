@@ -8,7 +8,6 @@ use anyhow::{Result, bail};
 
 use crate::config::{Datapath, Prefix};
 use crate::core::Place;
-use crate::core::address::to_address;
 use crate::kernel::hook::Hook;
 use crate::kernel::identities::LinkPrefix;
 use crate::kernel::links::{TakenOver, Target, is_taken};
@@ -93,8 +92,7 @@ impl Daemon {
                 continue;
             };
             for &prefix in &attachment.prefixes {
-                let key =
-                    LinkPrefix { ifindex, address: to_address(prefix.first()), bits: prefix.mapped_length() };
+                let key = LinkPrefix { ifindex, address: prefix.address(), bits: prefix.mapped_length() };
                 let (id, link) = (id.to_owned(), link.clone());
                 wanted.push(Wanted { id, prefix, link, key, datapath: attachment.datapath });
             }
