@@ -64,8 +64,10 @@ pub struct Notice {
     pub endpoint_kind: u8,
     /// A [`Class`](crate::packet::Class).
     pub class: u8,
-    /// Explicit padding.
-    pub reserved: [u8; 3],
+    /// Explicit padding, as integers: three bytes in an array would be cleared by a call.
+    pub reserved: u8,
+    /// More of it.
+    pub reserved_more: u16,
 }
 
 const _: () = assert!(size_of::<Notice>() == 48);

@@ -13,6 +13,7 @@ use agentsec_common::notice::NoticeKind;
 use agentsec_common::packet::Role;
 use agentsec_common::policy::{Control, Mode, Policy, State};
 use agentsec_common::profile::PRESENT;
+use agentsec_common::risk::Cause;
 
 use crate::account::{self, Seen};
 use crate::case::Case;
@@ -125,8 +126,8 @@ fn settle(
     };
     let first = verdict(state, control.mode, is_allowed_on_probation(case, &seen));
     if !matches!(first, Verdict::Pass) {
-        if matches!(state, State::HalfOpen) && is_violation(case) {
-            judge::agentsec_violated(case);
+        if matches!(state, State::HalfOpen) && is_violation(case) && judge::agentsec_violated(case) != 0 {
+            judge::agentsec_trip(case, Cause::ProbeViolation as u32);
         }
         if matches!(first, Verdict::Drop) {
             return Verdict::Drop;
