@@ -16,6 +16,8 @@ pub mod enforcer;
 pub mod interfaces;
 mod layout;
 pub mod links;
+pub mod namespaces;
+mod netlink;
 mod object;
 pub mod pins;
 pub mod probe;
