@@ -7,8 +7,10 @@ use agentsec_tests::link::{End, Noise, ip, veth_pairs};
 use agentsec_tests::netns::Namespace;
 use agentsec_tests::scene::{LONG, NAMES, Scene, config, number};
 use agentsec_tests::traffic::packet::{PacketSocket, Way};
+use agentsec_tests::traffic::udp::UdpReceiver;
 use anyhow::{Context, Result};
 use serde_json::Value;
+use std::net::SocketAddr;
 
 fn end<'a>(namespace: &'a Namespace, name: &str, last: u8) -> End<'a> {
     let mac = [2, 0, 0, 0, 1, last];
@@ -78,13 +80,19 @@ fn a_second_pair_that_was_there_first_or_is_renamed_is_the_agents_too() -> Resul
 fn a_way_into_a_third_namespace_is_told_as_uncovered() -> Result<()> {
     let scene = Scene::routed(1, &config(1))?;
     let third = Namespace::new("third")?;
+    // A namespace is known by its processes.
+    let root = Cgroup::new("third")?;
+    let to = format!("{}:9", scene.lab.world().v4);
+    let inhabitant = root.traffic(Some(&alice(&scene.lab).namespace), &["hold", "udp", "--to", &to])?;
+    inhabitant.ready()?;
     veth_pairs(&[(end(&alice(&scene.lab).namespace, "sideways", 1), end(&third, "eth0", 2))])?;
     let names_it = |agent: &Value| {
         let ways = agent["uncovered"].as_array().into_iter().flatten();
         ways.filter_map(Value::as_str).any(|way| way.contains("sideways") && way.contains("third namespace"))
     };
     let told = |status: &Value| names_it(&status["agents"][0]);
-    // Nothing of the host's has changed, so it is seen at the next look by the clock.
+    // Nothing of the host's has changed by it, and by the clock it would take half a minute.
+    ip(scene.lab.host(), "link set world0 alias rung")?;
     scene.daemon.wait_until("the way out is told", LONG, told)?;
     scene.wait_for_event("an alert", |event| {
         event["event_type"] == "ALERT"
@@ -94,6 +102,7 @@ fn a_way_into_a_third_namespace_is_told_as_uncovered() -> Result<()> {
     let text = scene.daemon.cli_ok(&["status"])?;
     assert!(text.contains("sideways"), "{text}");
     ip(&alice(&scene.lab).namespace, "link del sideways")?;
+    ip(scene.lab.host(), "link set world0 alias again")?;
     scene.daemon.wait_until("and no more once it is gone", LONG, |status| !told(status))?;
     Ok(())
 }
@@ -119,6 +128,8 @@ fn a_packet_that_an_interface_and_a_cgroup_claim_is_the_interfaces_once() -> Res
         })
     })?;
     let before = number(&status["agents"][0]["outbound"]["packets"]);
+    let any = SocketAddr::from(([0, 0, 0, 0], 9));
+    let receiver = UdpReceiver::start(&scene.lab.world().namespace, any, LONG)?;
     let to = format!("{}:9", scene.lab.world().v4);
     let sent = inner.traffic(Some(&node.namespace), &["udp-client", "--to", &to, "--datagrams", "20"])?;
     sent.report()?;
@@ -134,5 +145,6 @@ fn a_packet_that_an_interface_and_a_cgroup_claim_is_the_interfaces_once() -> Res
         .daemon
         .wait_until("carol's own", LONG, |status| number(&status["agents"][1]["outbound"]["packets"]) == 7)?;
     drop(first);
+    assert_eq!(receiver.stop().datagrams, 27);
     Ok(())
 }
