@@ -8,6 +8,7 @@ mod attach;
 mod endpoints;
 mod execute;
 mod observe;
+mod operate;
 mod roster;
 mod start;
 mod state;
