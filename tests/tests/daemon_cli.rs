@@ -98,6 +98,9 @@ fn endpoints_are_whom_an_agent_talks_to() -> Result<()> {
     assert_eq!((&dns["typical"], &dns["remote"]), (&false.into(), &stranger.ip().to_string().into()));
     let strange = object(&scene.daemon, &["endpoints", NAMES[0], "--untypical", "--json"])?;
     assert_eq!(strange["endpoints"].as_array().map(Vec::len), Some(1), "{strange}");
+    let chosen = ["--protocol", "udp", "--port", "53", "--remote", &stranger.ip().to_string(), "--opened"];
+    let chosen = object(&scene.daemon, &[&["endpoints", NAMES[0], "--json"], &chosen[..]].concat())?;
+    assert_eq!(chosen["endpoints"], strange["endpoints"]);
     scene.wait_for_event("the new endpoint", |event| event["event_type"] == "ENDPOINT_NEW")?;
     Ok(())
 }

@@ -17,6 +17,7 @@ mod output;
 mod quarantine;
 mod release;
 pub mod run;
+mod selection;
 mod shadow;
 mod status;
 mod style;
@@ -177,6 +178,26 @@ mod tests {
                 let error = parse(wrong).unwrap_err();
                 assert_eq!(error.exit_code(), i32::from(Exit::Usage.code()), "{verb} {wrong:?}");
             }
+        }
+    }
+
+    #[test]
+    fn endpoints_are_chosen_by_flags_that_do_not_contradict_each_other() {
+        let parse = |rest: &[&str]| Cli::try_parse_from([&["agentsec", "endpoints", "a"], rest].concat());
+        for right in [
+            &["--sort", "last", "--reverse", "--limit", "5"][..],
+            &["--protocol", "TCP", "--port", "443", "--remote", "2001:db8::/32", "--opened", "--untypical"],
+        ] {
+            assert!(parse(right).is_ok(), "{right:?}");
+        }
+        for wrong in [
+            &["--opened", "--accepted"][..],
+            &["--typical", "--untypical"],
+            &["--remote", "10.0.0.1/8"],
+            &["--protocol", "tpc"],
+            &["--sort", "size"],
+        ] {
+            assert_eq!(parse(wrong).unwrap_err().exit_code(), i32::from(Exit::Usage.code()), "{wrong:?}");
         }
     }
 
