@@ -14,6 +14,8 @@ pub enum NoticeKind {
     Drop = 3,
     /// A packet to something that is not typical was dropped while the agent is on probation.
     Violation = 4,
+    /// A process of the agent was denied a packet socket; the protocol is the socket's address family.
+    SocketDenied = 5,
 }
 
 impl NoticeKind {
@@ -25,6 +27,7 @@ impl NoticeKind {
             2 => Some(Self::NewEndpoint),
             3 => Some(Self::Drop),
             4 => Some(Self::Violation),
+            5 => Some(Self::SocketDenied),
             _ => None,
         }
     }
@@ -61,8 +64,10 @@ pub struct Notice {
     pub endpoint_kind: u8,
     /// A [`Class`](crate::packet::Class).
     pub class: u8,
-    /// Explicit padding.
-    pub reserved: [u8; 3],
+    /// Explicit padding, as integers: three bytes in an array would be cleared by a call.
+    pub reserved: u8,
+    /// More of it.
+    pub reserved_more: u16,
 }
 
 const _: () = assert!(size_of::<Notice>() == 48);

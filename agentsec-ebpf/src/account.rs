@@ -113,7 +113,10 @@ pub extern "C" fn agentsec_new_endpoint(case: *const Case, key: *const EndpointK
         )
     };
     let has_room = load(inserted).wrapping_sub(load(removed)) < profile.endpoint_cap as u64;
-    match has_room.then(|| ENDPOINTS.insert(key, fresh, BPF_NOEXIST as u64)) {
+    // A key of this function's own: kernels before 6.2 take none that lies in a caller's memory.
+    // SAFETY: a whole key, as above.
+    let own = unsafe { core::ptr::from_ref(key).read_volatile() };
+    match has_room.then(|| ENDPOINTS.insert(&own, fresh, BPF_NOEXIST as u64)) {
         Some(Ok(())) => add(inserted, 1),
         Some(Err(EXISTS)) => {}
         _ => add(overflow, 1),

@@ -46,7 +46,8 @@ pub extern "C" fn agentsec_emit(case: *const Case, kind: u32) -> i32 {
         direction: case.inbound,
         endpoint_kind: case.endpoint_kind,
         class: case.headers.class as u8,
-        reserved: [0; 3],
+        reserved: 0,
+        reserved_more: 0,
     });
     entry.submit(0);
     0

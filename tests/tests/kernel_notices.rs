@@ -36,7 +36,8 @@ fn about(agent: &Agent, flow: Flow, kind: NoticeKind, protocol: u8, bytes: usize
         direction: Outbound as u8,
         endpoint_kind: EndpointKind::Opened as u8,
         class: Class::Ipv4 as u8,
-        reserved: [0; 3],
+        reserved: 0,
+        reserved_more: 0,
     }
 }
 

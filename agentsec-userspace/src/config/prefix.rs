@@ -1,6 +1,6 @@
 //! Address prefixes as operators write them.
 
-use crate::core::address::to_address;
+use crate::core::address::{from_address, to_address};
 use agentsec_common::endpoint::Address;
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -45,6 +45,29 @@ impl Prefix {
     #[must_use]
     pub fn mapped_length(&self) -> u32 {
         self.length
+    }
+
+    /// The prefix of the first `bits` of an address as the kernel has it.
+    #[must_use]
+    pub fn of(address: Address, bits: u32) -> Self {
+        let whole = match from_address(address) {
+            IpAddr::V4(v4) => v4.to_ipv6_mapped(),
+            IpAddr::V6(v6) => v6,
+        };
+        let length = bits.min(128);
+        Self { bits: whole.to_bits() & mask(length), length }
+    }
+
+    /// The one address that it is, if it is one.
+    #[must_use]
+    pub fn single(&self) -> Option<IpAddr> {
+        (self.length == 128).then(|| Ipv6Addr::from_bits(self.bits).to_canonical())
+    }
+
+    /// As an operator would write it: a single address without its length.
+    #[must_use]
+    pub fn short(&self) -> String {
+        self.single().map_or_else(|| self.to_string(), |address| address.to_string())
     }
 
     /// Whether every address of `other` is one of this prefix's. IPv6 prefixes cover no IPv4 addresses, however

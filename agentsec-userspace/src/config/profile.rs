@@ -4,6 +4,7 @@ use super::probe::{self, Probe};
 use super::section::{Section, text};
 use super::source::{Node, Value};
 use super::typical::{self, TooManyRules, TypicalPrefix, TypicalRule};
+use agentsec_common::bucket::Bucket;
 use agentsec_common::profile::{COUNT_INBOUND, COUNT_OUTBOUND, NO_LIMIT, PRESENT, Profile, Weights};
 use agentsec_common::window::{BucketClock, LONGEST_NS, SHORTEST_NS, VALUE_FULL};
 use std::collections::BTreeSet;
@@ -112,6 +113,12 @@ impl ProfileConfig {
             weights: self.weights,
             probe_violations: self.probe_violations,
             endpoint_cap: self.max_endpoints,
+            probe: Bucket::new(
+                self.probe_rate_bytes,
+                self.probe_burst_bytes,
+                u32::try_from(self.probe_min_charge_bytes).unwrap_or(u32::MAX),
+            ),
+            reserved: [0; 6],
         }
     }
 

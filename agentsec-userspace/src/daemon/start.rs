@@ -19,6 +19,7 @@ use crate::record::event::UuidV7;
 use crate::record::{Journal, JsonLines, Sealer};
 
 use super::agents::Row;
+use super::attach::cgroups::Cgroups;
 use super::roster::Roster;
 use super::state::StateFile;
 use super::{Daemon, EVENTS_NAME, RunOptions};
@@ -50,6 +51,7 @@ impl Daemon {
             rows,
             events_written: 0,
             alerts: Vec::new(),
+            cgroups: Cgroups::default(),
             next_reclaim_ns: 0,
             next_ageing_ns: 0,
             options,

@@ -1,11 +1,16 @@
 //! The interfaces of the daemon's network namespace, and a bell that rings when they change.
 
+mod link;
+
 use std::collections::BTreeMap;
 use std::io;
 
 use anyhow::{Context, Result};
 use netlink_sys::protocols::NETLINK_ROUTE;
 use netlink_sys::{AsyncSocket, AsyncSocketExt, SocketAddr, TokioSocket};
+
+pub(super) use link::links_of;
+pub use link::{Link, links};
 
 /// RTMGRP_LINK: creation, deletion, renaming and moves of interfaces.
 const LINK_GROUP: u32 = 1;
@@ -16,11 +21,7 @@ const LINK_GROUP: u32 = 1;
 ///
 /// When the kernel does not tell.
 pub fn list() -> Result<BTreeMap<u32, String>> {
-    let interfaces = nix::net::if_::if_nameindex().context("listing the network interfaces")?;
-    Ok((&interfaces)
-        .into_iter()
-        .map(|interface| (interface.index(), interface.name().to_string_lossy().into_owned()))
-        .collect())
+    Ok(links()?.into_iter().map(|link| (link.ifindex, link.name)).collect())
 }
 
 /// Rings when interfaces have changed. What has changed is found by listing them again, so a lost message

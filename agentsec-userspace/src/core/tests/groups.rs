@@ -9,7 +9,7 @@ fn engine(change: impl Fn(&str, &mut AgentSettings)) -> Engine {
         let tags = tags.iter().map(|&tag| tag.to_owned()).collect();
         let mut settings = AgentSettings { tags, ..settings() };
         change(id, &mut settings);
-        let agent = AgentAdded { slot, id: id.into(), interface: id.into(), settings, ..added() };
+        let agent = AgentAdded { slot, id: id.into(), settings, ..added() };
         engine.handle(now(), Input::AgentAdded(Box::new(agent)));
     }
     engine
