@@ -7,6 +7,7 @@ mod agents;
 mod attach;
 mod endpoints;
 mod execute;
+mod networks;
 mod observe;
 mod operate;
 mod roster;
@@ -36,6 +37,7 @@ use crate::record::{Journal, JsonLines};
 
 use agents::Row;
 use attach::cgroups::Cgroups;
+use networks::Networks;
 use roster::Roster;
 use state::StateFile;
 
@@ -60,6 +62,7 @@ struct Daemon {
     events_written: u64,
     alerts: Vec<String>,
     cgroups: Cgroups,
+    networks: Networks,
     next_reclaim_ns: u64,
     next_ageing_ns: u64,
 }
@@ -133,10 +136,12 @@ impl Daemon {
                 },
                 rung = bells.interfaces.ring() => {
                     rung?;
+                    self.networks.ring();
                     self.reconcile();
                 }
                 rung = ring_of(&mut bells.cgroups) => {
                     rung?;
+                    self.networks.ring();
                     self.reconcile_cgroups();
                 }
                 _ = tick.tick() => self.tick(),
@@ -159,6 +164,7 @@ impl Daemon {
             self.retry_attachments();
             self.forget_released();
         }
+        self.look_around(now);
         if now.mono_ns >= self.next_ageing_ns {
             self.age_endpoints(now);
         }

@@ -84,6 +84,7 @@ impl Daemon {
                 accepted: self.live_endpoints(view.slot, EndpointKind::Accepted),
                 overflow: ledger.endpoint_overflow,
             },
+            uncovered: member.uncovered.iter().cloned().collect(),
         })
     }
 

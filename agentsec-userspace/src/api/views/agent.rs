@@ -410,6 +410,9 @@ pub struct AgentStatus {
     pub classes: Classes,
     /// Endpoints known.
     pub endpoints: EndpointCounts,
+    /// Ways out of its network namespaces that no program of ours sees, in words.
+    #[serde(default)]
+    pub uncovered: Vec<String>,
 }
 
 /// One agent of [`AgentList`](super::AgentList).

@@ -47,6 +47,7 @@ pub(crate) fn tripped_agent() -> AgentStatus {
         would_drop: WouldDrop::default(),
         classes: Classes { ipv4: 7_001, ..Classes::default() },
         endpoints: EndpointCounts { opened: 3, accepted: 0, overflow: 0 },
+        uncovered: Vec::new(),
     }
 }
 
