@@ -88,6 +88,7 @@ impl Daemon {
             breaker: BreakerSettings { auto_probe: false, ..BreakerSettings::default() },
             mode: pinned.map_or(Mode::Enforce, |control| control.mode),
             never_isolate: false,
+            tags: Vec::new(),
         }
     }
 

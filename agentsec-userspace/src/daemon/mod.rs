@@ -9,6 +9,7 @@ mod endpoints;
 mod execute;
 mod networks;
 mod observe;
+mod operate;
 mod roster;
 mod start;
 mod state;
