@@ -1,10 +1,15 @@
 //! A new configuration is put into force while everything goes on.
 
+use std::time::Duration;
+
 use agentsec_tests::daemon::Config;
 use agentsec_tests::scene::{LONG, NAMES, Scene, config};
 use anyhow::{Context, Result};
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
+
+/// The longest that packets which were sent are on their way to the counters.
+const SHORT: Duration = Duration::from_secs(10);
 
 /// Puts a configuration into force and returns what has changed.
 fn reload(scene: &mut Scene, config: &Config) -> Result<Value> {
@@ -60,6 +65,30 @@ fn an_agent_that_is_not_configured_any_more_is_let_go() -> Result<()> {
     let changes = reload(&mut scene, &config(1))?;
     assert_eq!((&changes["removed"], &changes["changed"]), (&json!([NAMES[1]]), &json!([])), "{changes}");
     assert_eq!(states(&scene)?, [(NAMES[0].to_owned(), "CLOSED".to_owned())]);
+    Ok(())
+}
+
+#[test]
+fn an_interface_can_be_given_to_another_agent() -> Result<()> {
+    let mut scene = Scene::routed(2, &config(2))?;
+    let moved = config(0).agent(NAMES[0], "agent-1").agent(NAMES[1], "agent-0");
+    let changes = reload(&mut scene, &moved)?;
+    assert_eq!(changes["changed"], json!([NAMES[0], NAMES[1]]), "{changes}");
+    let is_moved = |status: &Value| {
+        (0..2).all(|agent| {
+            let places = &status["agents"][agent]["attachments"];
+            places.as_array().map(Vec::len) == Some(1)
+                && places[0]["interface"] == format!("agent-{}", 1 - agent)
+                && places[0]["status"] == "attached"
+        })
+    };
+    scene.daemon.wait_until("each on the other's interface", LONG, is_moved)?;
+    scene.shoot(1, 4242, 10)?;
+    let packets = |status: &Value, agent: usize| status["agents"][agent]["outbound"]["packets"].as_u64();
+    // Nobody listens, so not every datagram leaves its socket.
+    let counts = |status: &Value| packets(status, 0) > Some(0);
+    let status = scene.daemon.wait_until("packets of the interface that it has now", SHORT, counts)?;
+    assert_eq!(packets(&status, 1), Some(0), "{status}");
     Ok(())
 }
 
