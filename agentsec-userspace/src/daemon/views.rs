@@ -29,6 +29,7 @@ impl Daemon {
             Request::Endpoints { agent, reply } => drop(reply.send(self.endpoints(&agent))),
             Request::Explain { agent, reply } => drop(reply.send(self.explain(&agent))),
             Request::Operate { operation, by, reply } => drop(reply.send(self.operate(operation, by))),
+            Request::Reload { by, reply } => drop(reply.send(self.reload(&by))),
             Request::Refused(refusal) => self.refused(&refusal),
         }
     }
