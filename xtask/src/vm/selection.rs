@@ -1,0 +1,141 @@
+//! Which tests run in the guests, and why others do not.
+//!
+//! A guest runs user code twenty to fifty times slower than the host, on one CPU: what runs without a filter is chosen so
+//! that all kernels together take less than ten minutes.
+
+use super::kernel::Kernel;
+
+/// What the guests do with one test program.
+#[derive(Clone, Copy, Debug)]
+pub struct Row {
+    /// The test program: a file of `tests/tests`.
+    pub program: &'static str,
+    /// What is done with it.
+    pub plan: Plan,
+    /// Tests that are left out, and why.
+    pub without: &'static [Without],
+}
+
+/// What is done with a test program. A filter that a user gives replaces the choice of [`Plan::Some`] and
+/// [`Plan::OnRequest`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Plan {
+    /// All of it runs.
+    Run,
+    /// All of it runs, with the tests that other machines ignore: its devices exist only in the guests.
+    RunIgnored,
+    /// These tests run; the others only with a filter.
+    Some(&'static [&'static str]),
+    /// It runs only with a filter, and why.
+    OnRequest(&'static str),
+    /// It does not run, and why.
+    Never(&'static str),
+}
+
+/// A test that does not run.
+#[derive(Clone, Copy, Debug)]
+pub struct Without {
+    /// Its name.
+    pub test: &'static str,
+    /// On this kernel only.
+    pub on: Option<Kernel>,
+    /// Why.
+    pub why: &'static str,
+}
+
+const fn run(program: &'static str) -> Row {
+    Row { program, plan: Plan::Run, without: &[] }
+}
+
+const fn some(program: &'static str, tests: &'static [&'static str]) -> Row {
+    Row { program, plan: Plan::Some(tests), without: &[] }
+}
+
+const fn on_request(program: &'static str) -> Row {
+    Row { program, plan: Plan::OnRequest(SLOW), without: &[] }
+}
+
+/// Why tests run only with a filter.
+pub const SLOW: &str =
+    "only with a filter: it takes minutes here and asks nothing of the kernel that others do not";
+
+/// Every test program.
+const ROWS: [Row; 15] = [
+    some(
+        "daemon_interfaces",
+        &[
+            "an_interface_that_appears_later_is_attached_then",
+            "a_contained_agent_stays_so_when_its_interface_is_made_anew",
+            "an_interface_in_another_namespace_is_still_held",
+        ],
+    ),
+    some(
+        "daemon_pins",
+        &[
+            "unload_removes_what_is_ours_and_nothing_else",
+            "everybody_can_be_released_without_a_daemon",
+            "programs_of_others_see_what_passes_wherever_they_stand",
+        ],
+    ),
+    some(
+        "daemon_takeover",
+        &[
+            "no_packet_of_a_closed_agent_is_lost_or_uncounted_when_daemons_change",
+            "an_open_agent_stays_open_without_a_daemon",
+            "the_kernel_trips_while_no_daemon_runs_and_the_next_one_records_it",
+        ],
+    ),
+    run("daemon_traffic"),
+    run("daemon_trip"),
+    run("kernel_counts"),
+    run("kernel_endpoints"),
+    run("kernel_limits"),
+    run("kernel_notices"),
+    run("kernel_verdicts"),
+    on_request("daemon_breaker"),
+    on_request("daemon_cli"),
+    on_request("daemon_containment"),
+    on_request("daemon_faults"),
+    Row {
+        program: "kernel_races",
+        plan: Plan::Never("it needs CPUs that race, and the guest has one"),
+        without: &[],
+    },
+];
+
+/// What is done with this program on this kernel: its plan, and the tests left out of it.
+pub fn of(program: &str, kernel: Kernel) -> (Plan, Vec<&'static Without>) {
+    let Some(row) = ROWS.iter().find(|row| row.program == program) else {
+        return (
+            Plan::OnRequest("only with a filter: the table in xtask/src/vm/selection.rs does not name it"),
+            Vec::new(),
+        );
+    };
+    (row.plan, row.without.iter().filter(|without| without.on.is_none_or(|on| on == kernel)).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn what_the_table_names_exists() {
+        let directory = crate::workspace::root().join("tests/tests");
+        for row in &ROWS {
+            let path = directory.join(format!("{}.rs", row.program));
+            let source = std::fs::read_to_string(&path).unwrap_or_else(|_| panic!("no {}", path.display()));
+            for without in row.without {
+                assert!(
+                    source.contains(&format!("fn {}(", without.test)),
+                    "{}: {}",
+                    row.program,
+                    without.test
+                );
+            }
+        }
+        let names: BTreeSet<_> = ROWS.iter().map(|row| row.program).collect();
+        assert_eq!(names.len(), ROWS.len(), "a program is named twice");
+    }
+}
