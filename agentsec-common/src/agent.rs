@@ -1,5 +1,7 @@
 //! How the kernel knows an agent.
 
+use crate::endpoint::Address;
+
 /// Dense index of an agent in every per-agent map.
 pub type Slot = u32;
 
@@ -36,16 +38,72 @@ impl Identity {
         }
     }
 
-    /// From a stored word.
+    /// From a stored word, whatever its upper half says.
     #[inline(always)]
     #[must_use]
     pub const fn from_word(word: u64) -> Self {
-        match word {
+        match word as u32 {
             0 => Self(None),
-            word => Self(Some((word - 1) as Slot)),
+            word => Self(Some(word - 1)),
         }
     }
+
+    /// As stored for a cgroup: with its level in the upper half.
+    #[must_use]
+    pub const fn to_word_at(self, level: u32) -> u64 {
+        self.to_word() | (level as u64) << 32
+    }
 }
+
+/// Level of a cgroup, from the stored word.
+#[must_use]
+pub const fn level_of(word: u64) -> u32 {
+    (word >> 32) as u32
+}
+
+/// Key of [`IDENTITY_IPV4`](crate::maps::IDENTITY_IPV4): one word, so that it is hashed at once.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct LinkIpv4 {
+    /// Index of the shared link.
+    pub ifindex: u32,
+    /// The address, in network byte order.
+    pub address: u32,
+}
+
+const _: () = assert!(size_of::<LinkIpv4>() == 8);
+
+/// Key of [`IDENTITY_IPV6`](crate::maps::IDENTITY_IPV6), and data of a key of
+/// [`IDENTITY_PREFIX`](crate::maps::IDENTITY_PREFIX), where IPv4 addresses are IPv4-mapped and a prefix is
+/// [`LINK_BITS`] longer than the address's.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct LinkAddress {
+    /// Index of the shared link.
+    pub ifindex: u32,
+    /// The address.
+    pub address: Address,
+}
+
+const _: () = assert!(size_of::<LinkAddress>() == 20);
+
+/// Bits of a key of [`IDENTITY_PREFIX`](crate::maps::IDENTITY_PREFIX) before the address.
+pub const LINK_BITS: u32 = 32;
+
+/// Levels of the cgroup tree at which agents are looked for: level 1 is a child of the root.
+pub const CGROUP_LEVELS: u32 = 16;
+
+/// Value of [`SCOPE`](crate::maps::SCOPE): words that spare look-ups which cannot find anything.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Scope {
+    /// Bit `n` is set when the cgroup of an agent is at level `n` of the tree.
+    pub cgroup_levels: u64,
+    /// Not zero when an agent is known by an address prefix, rather than by addresses alone.
+    pub prefixes: u64,
+}
+
+const _: () = assert!(size_of::<Scope>() == 16);
 
 /// An agent's name beside its slot, so that the pins alone tell who is contained.
 #[repr(C)]
@@ -115,6 +173,8 @@ mod tests {
             assert_eq!(Identity::from_word(identity.to_word()), identity);
         }
         assert_eq!(Identity::from_word(0), Identity::NONE, "an untouched array element is nobody");
+        let word = Identity::of(7).to_word_at(CGROUP_LEVELS);
+        assert_eq!((Identity::from_word(word), level_of(word)), (Identity::of(7), CGROUP_LEVELS));
     }
 
     #[test]

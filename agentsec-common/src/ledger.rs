@@ -76,8 +76,12 @@ pub struct Ledger {
     pub trip: TripRecord,
     /// Packets whose endpoint found no room.
     pub endpoint_overflow: u64,
+    /// What the probe's byte bucket owes: see [`Bucket`](crate::bucket::Bucket).
+    pub probe_bucket: u64,
+    /// Packet sockets that were denied to the agent's processes.
+    pub sockets_denied: u64,
     /// Explicit padding to whole cache lines.
-    pub reserved: [u64; 4],
+    pub reserved: [u64; 2],
 }
 
 const _: () = assert!(size_of::<Ledger>() == 320);

@@ -14,6 +14,9 @@
 //! | [`maps::PROFILES`] | [`profile::Profile`], never changed while referenced | daemon | kernel |
 //! | [`maps::TYPICAL`] | [`typical::PortRules`], keyed by profile row | daemon | kernel |
 //! | [`maps::IDENTITY_NEAR`], [`maps::IDENTITY_FAR`] | [`agent::Identity`] word | daemon | kernel |
+//! | [`maps::IDENTITY_CGROUP`], [`maps::IDENTITY_IPV4`], [`maps::IDENTITY_IPV6`], [`maps::IDENTITY_PREFIX`] | [`agent::Identity`] word, never replaced | daemon | kernel |
+//! | [`maps::SCOPE`] | [`agent::Scope`] | daemon | kernel |
+//! | [`maps::COVERED`] | one, by cookie | daemon | kernel |
 //! | [`maps::AGENTS`] | [`agent::AgentName`] | daemon | daemon, break-glass commands |
 //! | [`maps::LEDGER`] | [`ledger::Ledger`] | kernel | daemon |
 //! | [`maps::COUNTERS`], [`maps::STRAYS`] | [`counters::Counters`], [`counters::Strays`], per CPU | kernel | daemon |
@@ -23,6 +26,7 @@
 #![forbid(unsafe_op_in_unsafe_fn)]
 
 pub mod agent;
+pub mod bucket;
 pub mod counters;
 pub mod endpoint;
 pub mod gate;
@@ -48,6 +52,9 @@ macro_rules! pod {
 #[cfg(feature = "user")]
 pod!(
     agent::AgentName,
+    agent::LinkAddress,
+    agent::LinkIpv4,
+    agent::Scope,
     counters::Counters,
     counters::Strays,
     endpoint::EndpointKey,

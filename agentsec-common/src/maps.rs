@@ -2,7 +2,7 @@
 
 /// Version of the maps' layout. It is part of the pin path, so that programs never meet maps of another
 /// shape. Raise it with every change of a type or of a meaning in this crate.
-pub const LAYOUT_VERSION: u32 = 1;
+pub const LAYOUT_VERSION: u32 = 2;
 
 /// Daemon → kernel: state, mode, epoch and slow signals by slot. Memory-mapped array.
 pub const POLICY: &str = "POLICY";
@@ -14,6 +14,19 @@ pub const TYPICAL: &str = "TYPICAL";
 pub const IDENTITY_NEAR: &str = "IDENTITY_NEAR";
 /// Daemon → kernel: slot by any greater interface index. Hash.
 pub const IDENTITY_FAR: &str = "IDENTITY_FAR";
+/// Daemon → kernel: slot by cgroup id. Hash.
+pub const IDENTITY_CGROUP: &str = "IDENTITY_CGROUP";
+/// Daemon → kernel: slot by (link, IPv4 address). Hash.
+pub const IDENTITY_IPV4: &str = "IDENTITY_IPV4";
+/// Daemon → kernel: slot by (link, IPv6 address). Hash.
+pub const IDENTITY_IPV6: &str = "IDENTITY_IPV6";
+/// Daemon → kernel: slot by (link, address prefix), the identity in 32 bits as a trie's values need no more
+/// alignment than its keys. LPM trie.
+pub const IDENTITY_PREFIX: &str = "IDENTITY_PREFIX";
+/// Daemon → kernel: which look-ups are worth their time. Array of one.
+pub const SCOPE: &str = "SCOPE";
+/// Daemon → kernel: cookies of network namespaces that are behind agents' interfaces. Hash.
+pub const COVERED: &str = "COVERED";
 /// Daemon → daemon: the agent's name by slot; lives as long as the pins. Array.
 pub const AGENTS: &str = "AGENTS";
 /// Kernel → daemon: windows, trip sequence and trip record by slot. Memory-mapped array.
@@ -31,11 +44,30 @@ pub const NOTICES: &str = "NOTICES";
 pub const PROGRAM_OUTBOUND: &str = "agentsec_out";
 /// Name of the program on the agent's way in (the host-side interface's egress).
 pub const PROGRAM_INBOUND: &str = "agentsec_in";
+/// Name of the program on a shared link's ingress: what agents behind it send, by source address.
+pub const PROGRAM_LINK_OUTBOUND: &str = "agentsec_link_out";
+/// Name of the program on a shared link's egress: what agents behind it are sent, by destination address.
+pub const PROGRAM_LINK_INBOUND: &str = "agentsec_link_in";
+/// Name of the program that drops before the stack what agents behind a shared link send while OPEN.
+pub const PROGRAM_LINK_XDP: &str = "agentsec_link_xdp";
+/// Name of the program at a cgroup's egress: what its processes send.
+pub const PROGRAM_CGROUP_OUTBOUND: &str = "agentsec_cgroup_out";
+/// Name of the program at a cgroup's ingress: what its processes are sent.
+pub const PROGRAM_CGROUP_INBOUND: &str = "agentsec_cgroup_in";
+/// Name of the program that denies packet sockets to processes in agents' cgroups.
+pub const PROGRAM_SOCKET: &str = "agentsec_socket";
+
+/// Name of the constant that says whether this kernel tells a packet's network namespace (6.15).
+pub const TELLS_NAMESPACE: &str = "TELLS_NAMESPACE";
 
 /// Interface indexes below this are looked up in an array, greater ones in a hash.
 pub const IDENTITY_NEAR_CAPACITY: u32 = 65_536;
 /// Default number of interfaces with an index of [`IDENTITY_NEAR_CAPACITY`] or more.
 pub const IDENTITY_FAR_CAPACITY: u32 = 4_096;
+/// Default number of cgroups, of addresses of each family, and of address prefixes that are agents'.
+pub const IDENTITY_CAPACITY: u32 = 65_536;
+/// Default number of network namespaces behind agents' interfaces.
+pub const COVERED_CAPACITY: u32 = 4_096;
 /// Default number of agents; the daemon sets its own before loading.
 pub const AGENT_CAPACITY: u32 = 4_096;
 /// Default number of profile rows.

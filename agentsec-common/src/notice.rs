@@ -14,6 +14,8 @@ pub enum NoticeKind {
     Drop = 3,
     /// A packet to something that is not typical was dropped while the agent is on probation.
     Violation = 4,
+    /// A process of the agent was denied a packet socket; the protocol is the socket's address family.
+    SocketDenied = 5,
 }
 
 impl NoticeKind {
@@ -25,6 +27,7 @@ impl NoticeKind {
             2 => Some(Self::NewEndpoint),
             3 => Some(Self::Drop),
             4 => Some(Self::Violation),
+            5 => Some(Self::SocketDenied),
             _ => None,
         }
     }

@@ -242,6 +242,48 @@ pub fn parse_into<F: Frame>(frame: &F, headers: &mut Headers) {
     }
 }
 
+/// Reads the headers of an IP packet without a link layer into `headers`, whatever was there.
+#[inline(always)]
+pub fn parse_packet_into<F: Frame>(packet: &F, headers: &mut Headers) {
+    let version = packet.words(0).map(|[first]: [u32; 1]| byte(first, 0) >> 4);
+    let is_ip = match version {
+        Some(4) => ipv4(packet, 0, headers).is_some(),
+        Some(6) => ipv6(packet, 0, headers).is_some(),
+        _ => false,
+    };
+    if !is_ip {
+        *headers = Headers::bare(Class::Malformed, Role::Opaque, 0);
+    }
+}
+
+/// Where a frame's IP header begins, and its version, without reading further: what it takes to find the addresses.
+/// `None` for anything but IP behind at most [`VLAN_TAGS`] tags.
+#[inline(always)]
+pub fn find_ip<F: Frame>(frame: &F) -> Option<(IpVersion, usize)> {
+    let mut ethertype = u16::from_be_bytes(frame.bytes(12)?);
+    let mut offset = ETHERNET_BYTES;
+    for _ in 0..VLAN_TAGS {
+        if ethertype == ETHERTYPE_VLAN || ethertype == ETHERTYPE_QINQ {
+            ethertype = u16::from_be_bytes(frame.bytes(offset + 2)?);
+            offset += VLAN_BYTES;
+        }
+    }
+    match ethertype {
+        ETHERTYPE_IPV4 => Some((IpVersion::V4, offset)),
+        ETHERTYPE_IPV6 => Some((IpVersion::V6, offset)),
+        _ => None,
+    }
+}
+
+/// The version of an IP header.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum IpVersion {
+    /// IPv4: the source address at 12, the destination at 16.
+    V4,
+    /// IPv6: the source address at 8, the destination at 24.
+    V6,
+}
+
 /// `None` when there is no header that can be read; `headers` may be anything then.
 #[inline(always)]
 fn ipv4<F: Frame>(frame: &F, offset: usize, headers: &mut Headers) -> Option<()> {

@@ -1,5 +1,6 @@
 //! An agent's expected behaviour, compiled by the daemon into a row that the kernel reads.
 
+use crate::bucket::Bucket;
 use crate::window::BucketClock;
 
 /// Set in [`Profile::flags`] of every row in use.
@@ -68,9 +69,14 @@ pub struct Profile {
     pub probe_violations: u32,
     /// Most endpoints of one kind in the agent's list.
     pub endpoint_cap: u32,
+    /// What an agent may send and receive while HALF_OPEN. Here the second cache line begins, which a CLOSED
+    /// agent's packets do not need.
+    pub probe: Bucket,
+    /// Explicit padding to whole cache lines.
+    pub reserved: [u64; 6],
 }
 
-const _: () = assert!(size_of::<Profile>() == 64);
+const _: () = assert!(size_of::<Profile>() == 128);
 
 impl Profile {
     /// Names the content of `row` while this profile is in it.

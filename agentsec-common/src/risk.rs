@@ -136,6 +136,8 @@ mod tests {
 
     fn article() -> Profile {
         Profile {
+            probe: crate::bucket::Bucket::default(),
+            reserved: [0; 6],
             flags: PRESENT,
             generation: 0,
             bucket_multiplier: BucketClock::for_window(60_000_000_000).multiplier(),

@@ -4,13 +4,13 @@ use aya_ebpf::bindings::BPF_F_MMAPABLE;
 use aya_ebpf::btf_maps::{Array, HashMap, LpmTrie, PerCpuArray, RingBuf};
 use aya_ebpf::macros::btf_map;
 
-use agentsec_common::agent::AgentName;
+use agentsec_common::agent::{AgentName, LinkAddress, LinkIpv4, Scope};
 use agentsec_common::counters::{Counters, Strays};
 use agentsec_common::endpoint::{Endpoint, EndpointKey};
 use agentsec_common::ledger::Ledger;
 use agentsec_common::maps::{
-    AGENT_CAPACITY, ENDPOINT_CAPACITY, IDENTITY_FAR_CAPACITY, IDENTITY_NEAR_CAPACITY, NOTICE_RING_BYTES,
-    PROFILE_CAPACITY, TYPICAL_CAPACITY,
+    AGENT_CAPACITY, COVERED_CAPACITY, ENDPOINT_CAPACITY, IDENTITY_CAPACITY, IDENTITY_FAR_CAPACITY,
+    IDENTITY_NEAR_CAPACITY, NOTICE_RING_BYTES, PROFILE_CAPACITY, TYPICAL_CAPACITY,
 };
 use agentsec_common::notice::Notice;
 use agentsec_common::policy::Policy;
@@ -36,6 +36,18 @@ pub static TYPICAL: LpmTrie<TypicalKey, PortRules, { TYPICAL_CAPACITY as usize }
 pub static IDENTITY_NEAR: Array<u64, { IDENTITY_NEAR_CAPACITY as usize }> = Array::new();
 #[btf_map]
 pub static IDENTITY_FAR: HashMap<u32, u64, { IDENTITY_FAR_CAPACITY as usize }> = HashMap::new();
+#[btf_map]
+pub static IDENTITY_CGROUP: HashMap<u64, u64, { IDENTITY_CAPACITY as usize }> = HashMap::new();
+#[btf_map]
+pub static IDENTITY_IPV4: HashMap<LinkIpv4, u64, { IDENTITY_CAPACITY as usize }> = HashMap::new();
+#[btf_map]
+pub static IDENTITY_IPV6: HashMap<LinkAddress, u64, { IDENTITY_CAPACITY as usize }> = HashMap::new();
+#[btf_map]
+pub static IDENTITY_PREFIX: LpmTrie<LinkAddress, u32, { IDENTITY_CAPACITY as usize }> = LpmTrie::new();
+#[btf_map]
+pub static SCOPE: Array<Scope, 1> = Array::new();
+#[btf_map]
+pub static COVERED: HashMap<u64, u64, { COVERED_CAPACITY as usize }> = HashMap::new();
 /// The programs never look at it; it is theirs so that it is pinned and lives with them.
 #[btf_map]
 pub static AGENTS: Array<AgentName, AGENTS_MAX> = Array::new();

@@ -2,7 +2,7 @@
 
 use core::mem::MaybeUninit;
 
-use aya_ebpf::bindings::__sk_buff;
+use aya_ebpf::bindings::{__sk_buff, xdp_md};
 use aya_ebpf::helpers::generated::bpf_ktime_get_coarse_ns;
 
 use agentsec_common::agent::{Direction, Slot};
@@ -17,17 +17,41 @@ use agentsec_common::risk::Cause;
 
 use crate::account::{self, Seen};
 use crate::case::Case;
+use crate::frame::{Frames, Layer, Packets};
 use crate::judge::Words;
 use crate::maps::{COUNTERS, LEDGER, POLICY, PROFILES, STRAYS};
 use crate::words::{load, replace};
-use crate::{emit, frame, identify, judge};
+use crate::{emit, frame, identify, judge, probe};
 
-/// Whether a packet passes.
+/// Whether a frame on an agent's interface passes. One that no agent owns is dropped.
 #[inline(always)]
-pub fn passes(skb: *mut __sk_buff, direction: Direction) -> bool {
-    let Some(slot) = identify::by_interface(skb) else {
-        return stray(false);
-    };
+pub fn on_interface(skb: *mut __sk_buff, direction: Direction) -> bool {
+    match identify::by_interface(skb) {
+        Some(slot) => passes::<Frames>(skb, slot, direction),
+        None => stray(false),
+    }
+}
+
+/// Whether a frame on a shared link passes. What is no agent's is none of our business.
+#[inline(always)]
+pub fn on_link(skb: *mut __sk_buff, direction: Direction) -> bool {
+    match identify::by_address(skb, direction) {
+        Some(slot) => passes::<Frames>(skb, slot, direction),
+        None => true,
+    }
+}
+
+/// Whether a packet of a socket passes. What is no agent's is none of our business.
+#[inline(always)]
+pub fn in_cgroup(skb: *mut __sk_buff, direction: Direction) -> bool {
+    match identify::by_cgroup(skb) {
+        Some(slot) => passes::<Packets>(skb, slot, direction),
+        None => true,
+    }
+}
+
+#[inline(always)]
+fn passes<L: Layer>(skb: *mut __sk_buff, slot: Slot, direction: Direction) -> bool {
     let (Some(policy), Some(ledger), Some(counters)) =
         (POLICY.get_ptr(slot), LEDGER.get_ptr_mut(slot), COUNTERS.get_ptr_mut(slot))
     else {
@@ -38,7 +62,7 @@ pub fn passes(skb: *mut __sk_buff, direction: Direction) -> bool {
         return stray(true);
     };
     if matches!(state, State::Open) && matches!(control.mode, Mode::Enforce) {
-        return drop_unread(skb, slot, direction, ledger, counters);
+        return drop_unread::<L>(skb, slot, direction, ledger, counters);
     }
     touch(ledger, counters);
     let Some(profile) = PROFILES.get(control.row as u32) else {
@@ -50,7 +74,7 @@ pub fn passes(skb: *mut __sk_buff, direction: Direction) -> bool {
     let mut room = MaybeUninit::uninit();
     let case = opened(&mut room, slot, direction, control);
     case.profile_tag = profile.tag(control.row);
-    frame::read(skb, case);
+    L::read(skb, case);
     match settle(case, rests, control, state, Words { policy, ledger, profile }, counters) {
         Verdict::Drop => {
             account::dropped(counters, case.inbound, case.bytes, case.packets);
@@ -108,6 +132,14 @@ fn settle(
         if matches!(first, Verdict::Drop) {
             return Verdict::Drop;
         }
+    }
+    // What is allowed passes as far as the bucket reaches; being too quick is no violation.
+    let first = match (state, first) {
+        (State::HalfOpen, Verdict::Pass) => verdict(state, control.mode, probe::agentsec_has_room(case) != 0),
+        _ => first,
+    };
+    if matches!(first, Verdict::Drop) {
+        return Verdict::Drop;
     }
     if account::counts_as_unusual(case, &seen) {
         account::agentsec_unusual(case, seen.entry);
@@ -188,7 +220,7 @@ fn is_violation(case: &Case) -> bool {
 /// Drops a packet of an OPEN agent, whatever it is: parsed only when its size depends on it, or once a second
 /// for the notice.
 #[inline(always)]
-fn drop_unread(
+fn drop_unread<L: Layer>(
     skb: *mut __sk_buff,
     slot: Slot,
     direction: Direction,
@@ -198,10 +230,10 @@ fn drop_unread(
     // SAFETY: a live map value.
     let noticed = load(unsafe { &raw const (*ledger).drop_noticed });
     if noticed != second(now()) || frame::is_super(skb) {
-        agentsec_drop_read(skb, slot, direction as u32);
+        L::drop_read(skb, slot, direction);
         return false;
     }
-    let (bytes, packets) = frame::size(skb, 0);
+    let (bytes, packets) = L::size(skb, 0);
     account::dropped(counters, direction as u8, bytes, packets);
     false
 }
@@ -211,6 +243,28 @@ fn drop_unread(
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn agentsec_drop_read(skb: *mut __sk_buff, slot: Slot, inbound: u32) -> i32 {
+    drop_read(slot, inbound, |case| Frames::read(skb, case))
+}
+
+/// The same for what has no link layer.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn agentsec_drop_read_packet(skb: *mut __sk_buff, slot: Slot, inbound: u32) -> i32 {
+    drop_read(slot, inbound, |case| Packets::read(skb, case))
+}
+
+/// The same for a frame that no socket buffer was made for yet.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn agentsec_drop_read_xdp(frame: *mut xdp_md, slot: Slot) -> i32 {
+    drop_read(slot, Direction::Outbound as u32, |case| {
+        frame::agentsec_parse_xdp(frame, &raw mut case.headers);
+        (case.bytes, case.packets) = (frame::xdp_bytes(frame), 1);
+    })
+}
+
+#[inline(always)]
+fn drop_read(slot: Slot, inbound: u32, read: impl Fn(&mut Case)) -> i32 {
     let (Some(policy), Some(ledger), Some(counters)) =
         (POLICY.get_ptr(slot), LEDGER.get_ptr_mut(slot), COUNTERS.get_ptr_mut(slot))
     else {
@@ -221,7 +275,7 @@ pub extern "C" fn agentsec_drop_read(skb: *mut __sk_buff, slot: Slot, inbound: u
     let direction = if inbound != 0 { Direction::Inbound } else { Direction::Outbound };
     let mut room = MaybeUninit::uninit();
     let case = opened(&mut room, slot, direction, control);
-    frame::read(skb, case);
+    read(case);
     // SAFETY: a live map value.
     let noticed = unsafe { &raw mut (*ledger).drop_noticed };
     let (before, second) = (load(noticed), second(case.now_ns));
@@ -230,6 +284,29 @@ pub extern "C" fn agentsec_drop_read(skb: *mut __sk_buff, slot: Slot, inbound: u
     }
     account::dropped(counters, case.inbound, case.bytes, case.packets);
     0
+}
+
+/// Whether a frame passes on, that arrives on a shared link before the stack has seen it. Only what is dropped
+/// counts here; the link's other program counts the rest.
+#[inline(always)]
+pub fn before_stack(frame: *mut xdp_md) -> bool {
+    let Some(slot) = identify::by_source(frame) else { return true };
+    let (Some(policy), Some(ledger), Some(counters)) =
+        (POLICY.get_ptr(slot), LEDGER.get_ptr_mut(slot), COUNTERS.get_ptr_mut(slot))
+    else {
+        return true;
+    };
+    match Rests::on(policy, ledger).in_force() {
+        Some((Control { mode: Mode::Enforce, .. }, State::Open)) => {}
+        _ => return true,
+    }
+    // SAFETY: a live map value.
+    if load(unsafe { &raw const (*ledger).drop_noticed }) != second(now()) {
+        agentsec_drop_read_xdp(frame, slot);
+    } else {
+        account::dropped(counters, Direction::Outbound as u8, frame::xdp_bytes(frame), 1);
+    }
+    false
 }
 
 /// The unit of the notices of drops.
@@ -255,7 +332,7 @@ fn stray(known: bool) -> bool {
 }
 
 #[inline(always)]
-fn now() -> u64 {
+pub fn now() -> u64 {
     // SAFETY: a helper without arguments.
     unsafe { bpf_ktime_get_coarse_ns() }
 }

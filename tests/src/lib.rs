@@ -1,6 +1,7 @@
 //! Fixtures for tests on real kernels, shared with the demo and the bench.
 //!
 //! * [`netns`]: network namespaces that nobody else can see, and code and commands that run inside them.
+//! * [`cgroup`]: cgroups of a test's own, and processes that are born in them.
 //! * [`link`]: veth pairs, addresses, offloads, sysctls, and the interface counters that tests compare with.
 //! * [`lab`]: a host namespace, its agents and a world to talk to, wired up in one call.
 //! * [`traffic`]: real traffic between them, bounded in amount and in time, and a capture that counts it.
@@ -13,9 +14,11 @@
 //!
 //! Everything here needs root. Nothing touches the machine's own network: every interface is born in a
 //! namespace that the fixture made, and dies with it. What the kernel does not clean up by itself when a
-//! test is killed (a pin directory, a named namespace) carries the process id and start time in its name.
+//! test is killed (a pin directory, a named namespace, a cgroup) carries the process id and start time in its name.
 
 pub mod bench;
+mod binary;
+pub mod cgroup;
 pub mod daemon;
 pub mod demo;
 pub mod foreign;

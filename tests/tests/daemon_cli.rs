@@ -171,7 +171,7 @@ fn every_mistake_in_a_configuration_has_its_place() -> Result<()> {
     for (text, line, parts) in [
         ("[daemon]\nintervall = \"1s\"\n", 2, &["intervall", "interval"][..]),
         ("\n\n[agents.a]\ninterface = \"a\"\nprofile = \"none\"\n", 5, &["none", "default"]),
-        ("[agents.a]\ntags = []\n", 1, &["interface", "missing"]),
+        ("[agents.a]\ntags = []\n", 1, &["interface", "no attachment"]),
         ("[profiles.p]\ntypical = [\"10.0.0.0/33\"]\n", 2, &["10.0.0.0/33"]),
         ("[breaker]\ncooldown = 5\n", 2, &["cooldown"]),
         ("[breaker\n", 1, &[]),

@@ -72,6 +72,8 @@ fn random_profile(rng: &mut Rng, generation: u16) -> Profile {
     let max_unusual_endpoints = few(rng);
     let max_auth_failures = few(rng);
     Profile {
+        probe: agentsec_common::bucket::Bucket::default(),
+        reserved: [0; 6],
         flags: PRESENT | counted,
         generation,
         bucket_multiplier: BucketClock::for_window(rng.u64(6..=24) * HOUR_NS).multiplier(),

@@ -1,12 +1,11 @@
-//! `[agents.NAME]`: which interface carries which agent.
+//! `[agents.NAME]`: who an agent is, and how it is judged.
 
+use super::attachment::{self, AddressAttachment, CgroupSelector};
 use super::section::Section;
+use super::selector::Selector;
+use super::source::{Entry, Value};
 use crate::core::settings::BreakerSettings;
 use agentsec_common::policy::Mode;
-use std::fmt;
-
-/// Longest interface name that the kernel accepts, in bytes.
-pub const INTERFACE_BYTES: usize = 15;
 
 /// How an agent that has never been seen before starts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,63 +20,15 @@ pub enum Newcomer {
     Shadow,
 }
 
-/// The interface or interfaces of an agent section.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Interface {
-    /// One agent, named after its section.
-    Exact(String),
-    /// Every interface that matches, each an agent named after its interface. `*` is any run of characters and
-    /// `?` any one.
-    Pattern(String),
-}
-
-impl Interface {
-    /// Whether it means the interface `name`.
-    #[must_use]
-    pub fn matches(&self, name: &str) -> bool {
-        match self {
-            Self::Exact(exact) => exact == name,
-            Self::Pattern(pattern) => wildcard(pattern.as_bytes(), name.as_bytes()),
-        }
-    }
-}
-
-impl fmt::Display for Interface {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Exact(text) | Self::Pattern(text) => out.write_str(text),
-        }
-    }
-}
-
-/// Matches without backtracking further than the latest `*`.
-fn wildcard(pattern: &[u8], text: &[u8]) -> bool {
-    let (mut p, mut t) = (0, 0);
-    let mut star = None;
-    while t < text.len() {
-        match pattern.get(p) {
-            Some(b'*') => {
-                star = Some((p, t));
-                p += 1;
-            }
-            Some(&byte) if byte == b'?' || byte == text[t] => (p, t) = (p + 1, t + 1),
-            _ => match star {
-                Some((at, from)) => {
-                    star = Some((at, from + 1));
-                    (p, t) = (at + 1, from + 1);
-                }
-                None => return false,
-            },
-        }
-    }
-    pattern[p..].iter().all(|&byte| byte == b'*')
-}
-
 /// One agent section, with the defaults filled in.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AgentConfig {
     /// Its interface or pattern.
-    pub interface: Interface,
+    pub interface: Option<Selector>,
+    /// Its cgroup or pattern.
+    pub cgroup: Option<CgroupSelector>,
+    /// Its addresses behind a shared link.
+    pub address: Option<AddressAttachment>,
     /// Name of its profile, which exists.
     pub profile: String,
     /// Its mode; shadow instead of enforce when it is never to be isolated.
@@ -92,6 +43,34 @@ pub struct AgentConfig {
     pub place: String,
 }
 
+impl AgentConfig {
+    /// Whether a pattern adopts its agents; else the section is one agent of its name.
+    #[must_use]
+    pub fn adopts(&self) -> bool {
+        let selectors = [self.interface.as_ref(), self.cgroup.as_ref().map(CgroupSelector::selector)];
+        selectors.into_iter().flatten().any(|selector| selector.exact().is_none())
+    }
+
+    /// Its interface, when it is one and no pattern.
+    #[must_use]
+    pub fn exact_interface(&self) -> Option<&str> {
+        self.interface.as_ref().and_then(Selector::exact)
+    }
+
+    /// Whether it means the cgroup at `path`.
+    #[must_use]
+    pub fn is_in(&self, path: &str) -> bool {
+        self.cgroup.as_ref().is_some_and(|cgroup| cgroup.matches(path))
+    }
+
+    /// Whether it could adopt an agent named `id`.
+    pub(super) fn could_name(&self, id: &str) -> bool {
+        let on_interface =
+            self.adopts() && self.interface.as_ref().is_some_and(|selector| selector.matches(id));
+        on_interface || self.cgroup.as_ref().is_some_and(|cgroup| cgroup.could_name(id))
+    }
+}
+
 /// What sections without an own value get.
 pub(super) struct Defaults {
     pub profile: String,
@@ -99,48 +78,65 @@ pub(super) struct Defaults {
     pub breaker: BreakerSettings,
 }
 
-/// Reads one agent; `None` when it has no usable interface.
-pub(super) fn read(section: Section<'_>, place: String, defaults: &Defaults) -> Option<AgentConfig> {
+/// Reads one agent. What has problems is left out.
+pub(super) fn read(section: Section<'_>, entry: &Entry, defaults: &Defaults) -> AgentConfig {
     let modes = [("enforce", Mode::Enforce), ("shadow", Mode::Shadow), ("exempt", Mode::Exempt)];
-    let interface = section.parsed("interface", INTERFACES, |value| interface(super::section::text(value)?));
     let newcomer = read_newcomer(&section);
-    if newcomer.is_some()
-        && matches!(interface, Some(Interface::Exact(_)))
-        && let Some(node) = section.node("newcomer")
+    let agent = AgentConfig {
+        interface: attachment::read_interface(&section),
+        cgroup: attachment::read_cgroup(&section),
+        address: attachment::read_address(&section),
+        profile: section
+            .string("profile", "the name of a profile")
+            .unwrap_or_else(|| defaults.profile.clone()),
+        mode: section.choice("mode", &modes).unwrap_or(Mode::Enforce),
+        newcomer: newcomer.unwrap_or(defaults.newcomer),
+        tags: section.strings("tags").unwrap_or_default(),
+        breaker: read_breaker(&section.section("breaker"), &defaults.breaker, true),
+        place: section.report.place(entry.key),
+    };
+    check_attachments(&section, entry, &agent);
+    if let Some(node) = section.node("newcomer")
+        && is_known(&agent)
+        && !agent.adopts()
     {
-        let allowed = Some("an interface with * or ?".to_owned());
+        let allowed = Some("an interface, a unit or a cgroup with * or ?".to_owned());
         section.report.problem(node.spot, &section.key("newcomer"), "needs a pattern".into(), allowed);
     }
-    let profile = section.string("profile", "the name of a profile");
-    let mode = section.choice("mode", &modes).unwrap_or(Mode::Enforce);
-    let tags = section.strings("tags").unwrap_or_default();
-    let breaker = read_breaker(&section.section("breaker"), &defaults.breaker, true);
     section.finish();
-    Some(AgentConfig {
-        interface: interface?,
-        profile: profile.unwrap_or_else(|| defaults.profile.clone()),
-        mode,
-        newcomer: newcomer.unwrap_or(defaults.newcomer),
-        tags,
-        breaker,
-        place,
-    })
+    agent
 }
 
-const INTERFACES: &str = "an interface name of 1 to 15 bytes, or a pattern with * and ?";
+fn is_known(agent: &AgentConfig) -> bool {
+    agent.interface.is_some() || agent.cgroup.is_some() || agent.address.is_some()
+}
 
-fn interface(text: &str) -> Result<Interface, String> {
-    let bad = |c: char| c == '/' || c == ':' || c.is_whitespace() || c.is_control();
-    if text.is_empty() || text == "." || text == ".." || text.contains(bad) {
-        return Err(format!("{text:?} is no interface name"));
+/// Keys that say where an agent is.
+const ATTACHMENTS: [&str; 4] = ["interface", "unit", "cgroup", "address"];
+
+/// At least one attachment; only one with a pattern; and no packet that is counted twice.
+fn check_attachments(section: &Section<'_>, entry: &Entry, agent: &AgentConfig) {
+    let written: Vec<_> =
+        ATTACHMENTS.into_iter().filter_map(|key| Some((key, section.node(key)?.spot))).collect();
+    if written.is_empty() && matches!(entry.node.value, Value::Table(_)) {
+        let allowed = Some("interface, unit or cgroup, address with link".to_owned());
+        section.report.problem(entry.key, &section.path, "has no attachment".into(), allowed);
     }
-    // A star may stand for nothing; every other byte of a pattern stands for at least one of the name.
-    let least = text.bytes().filter(|&byte| byte != b'*').count();
-    if least > INTERFACE_BYTES {
-        return Err(format!("{text:?} is longer than {INTERFACE_BYTES} bytes"));
+    if let [_, .., (key, spot)] = written[..]
+        && agent.adopts()
+    {
+        let message = "is a second attachment, and a pattern's agents have one each".into();
+        let allowed = Some("a section of its own".to_owned());
+        section.report.problem(spot, &section.key(key), message, allowed);
+        return;
     }
-    let pattern = text.contains(['*', '?']);
-    Ok(if pattern { Interface::Pattern(text.into()) } else { Interface::Exact(text.into()) })
+    if agent.interface.is_some()
+        && let (Some(_), Some(node)) = (&agent.address, section.node("address"))
+    {
+        let message = "would count packets a second time that interface counts".into();
+        let allowed = Some("interface or address".to_owned());
+        section.report.problem(node.spot, &section.key("address"), message, allowed);
+    }
 }
 
 /// `newcomer` of a section.
@@ -187,35 +183,4 @@ pub(super) fn read_breaker(
         section.finish();
     }
     breaker
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn patterns_match_as_in_a_shell() {
-        for (pattern, name, matches) in [
-            ("veth*", "veth7", true),
-            ("veth*", "veth", true),
-            ("veth*", "eth0", false),
-            ("v?th?", "veth7", true),
-            ("v?th?", "veth", false),
-            ("*a*b", "xaabab", true),
-            ("*a*b", "xaaba", false),
-            ("*", "", true),
-        ] {
-            assert_eq!(wildcard(pattern.as_bytes(), name.as_bytes()), matches, "{pattern} {name}");
-        }
-    }
-
-    #[test]
-    fn an_interface_name_fits_the_kernel() {
-        assert!(interface("veth-fifteen-ch").is_ok());
-        assert!(interface("veth-sixteen-chs").is_err());
-        assert_eq!(interface("veth*"), Ok(Interface::Pattern("veth*".into())));
-        for bad in ["", "a b", "a/b", ".."] {
-            assert!(interface(bad).is_err(), "{bad:?}");
-        }
-    }
 }

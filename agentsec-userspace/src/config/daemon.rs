@@ -5,7 +5,7 @@ use crate::core::settings::GuardSettings;
 use agentsec_common::maps;
 
 /// The daemon's own settings. Capacities take effect when maps are created.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DaemonConfig {
     /// How often words are read, nanoseconds.
     pub interval_ns: u64,
@@ -17,6 +17,9 @@ pub struct DaemonConfig {
     pub max_typical_prefixes: u32,
     /// Endpoints over all agents.
     pub max_endpoints: u32,
+    /// Cgroup that the programs for cgroups are attached to, relative to the root of the v2 tree; `None` for the
+    /// root itself.
+    pub cgroup_root: Option<String>,
 }
 
 impl Default for DaemonConfig {
@@ -27,6 +30,7 @@ impl Default for DaemonConfig {
             max_profiles: maps::PROFILE_CAPACITY,
             max_typical_prefixes: maps::TYPICAL_CAPACITY,
             max_endpoints: maps::ENDPOINT_CAPACITY,
+            cgroup_root: None,
         }
     }
 }
@@ -41,6 +45,7 @@ pub(super) fn read(section: &Section<'_>) -> DaemonConfig {
             .integer("max_typical_prefixes", 1..=1 << 24)
             .unwrap_or(default.max_typical_prefixes),
         max_endpoints: section.integer("max_endpoints", 1..=1 << 24).unwrap_or(default.max_endpoints),
+        cgroup_root: super::attachment::read_cgroup_root(section),
     };
     section.finish();
     daemon

@@ -9,10 +9,16 @@
 //! agent is defined in one place only.
 
 pub mod agent;
+pub mod attachment;
 mod daemon;
 pub mod error;
+mod lookup;
+mod overlap;
+pub mod prefix;
+mod probe;
 pub mod profile;
 mod section;
+mod selector;
 mod source;
 #[cfg(test)]
 mod tests;
@@ -20,17 +26,21 @@ pub mod typical;
 mod units;
 mod validate;
 
-pub use agent::{AgentConfig, Interface, Newcomer};
+pub use agent::{AgentConfig, Newcomer};
+pub use attachment::{AddressAttachment, CgroupSelector, Datapath};
 pub use daemon::DaemonConfig;
 pub use error::{Errors, Problem};
+pub use lookup::Match;
+pub use prefix::Prefix;
 pub use profile::ProfileConfig;
+pub use selector::Selector;
 pub use source::Source;
-pub use typical::{Prefix, TooManyRules, TypicalPrefix, TypicalRule};
+pub use typical::{TooManyRules, TypicalPrefix, TypicalRule};
 
 use crate::core::settings::{AgentSettings, BreakerSettings, GuardSettings};
 use agent::Defaults;
 use agentsec_common::agent::NAME_BYTES;
-use agentsec_common::policy::{Mode, State};
+use agentsec_common::policy::Mode;
 use section::{Report, Section};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -53,49 +63,7 @@ pub struct Config {
     pub agents: BTreeMap<String, AgentConfig>,
 }
 
-/// An interface's agent.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Match<'a> {
-    /// The agent's id: the section's name, or the interface's when a pattern adopted it.
-    pub id: &'a str,
-    /// Name of the section.
-    pub section: &'a str,
-    /// The section.
-    pub agent: &'a AgentConfig,
-    /// Whether a pattern adopted it.
-    pub adopted: bool,
-}
-
 impl Config {
-    /// The agent on `interface`. An exact name wins over patterns, and of several patterns the first section in
-    /// the order of names wins. `None` also when the interface's name is the id of another interface's agent.
-    #[must_use]
-    pub fn agent_on<'a>(&'a self, interface: &'a str) -> Option<Match<'a>> {
-        let exact = self
-            .agents
-            .iter()
-            .find(|(_, agent)| matches!(&agent.interface, Interface::Exact(name) if name == interface));
-        if let Some((section, agent)) = exact {
-            return Some(Match { id: section, section, agent, adopted: false });
-        }
-        if self.agents.get(interface).is_some_and(|agent| matches!(agent.interface, Interface::Exact(_))) {
-            return None;
-        }
-        let (section, agent) = self.agents.iter().find(|(_, agent)| agent.interface.matches(interface))?;
-        Some(Match { id: interface, section, agent, adopted: true })
-    }
-
-    /// The agent `id`: an exact section of that name, or an interface that a pattern adopts.
-    #[must_use]
-    pub fn agent_called<'a>(&'a self, id: &'a str) -> Option<Match<'a>> {
-        match self.agents.get_key_value(id) {
-            Some((section, agent)) if matches!(agent.interface, Interface::Exact(_)) => {
-                Some(Match { id: section, section, agent, adopted: false })
-            }
-            _ => self.agent_on(id).filter(|found| found.adopted),
-        }
-    }
-
     /// Whether the agent is judged and never dropped.
     #[must_use]
     pub fn is_never_isolated(&self, found: &Match<'_>) -> bool {
@@ -114,18 +82,6 @@ impl Config {
             breaker: *breaker,
             mode: if shadowed { Mode::Shadow } else { *mode },
             never_isolate: self.is_never_isolated(found),
-        }
-    }
-}
-
-impl Match<'_> {
-    /// The state in which the agent starts when nothing is known of it.
-    #[must_use]
-    pub fn newcomer_state(&self) -> State {
-        match self.agent.newcomer {
-            Newcomer::Open if self.adopted => State::Open,
-            Newcomer::HalfOpen if self.adopted => State::HalfOpen,
-            _ => State::Closed,
         }
     }
 }
@@ -191,13 +147,7 @@ fn read_agents(section: &Section<'_>, defaults: &Defaults) -> BTreeMap<String, A
     for (name, entry) in section.entries() {
         check_name(section, name, entry);
         let table = Section::new(section.report, section.key(name), &entry.node);
-        if table.node("interface").is_none() && matches!(entry.node.value, source::Value::Table(_)) {
-            let allowed = Some("an interface name or pattern".to_owned());
-            section.report.problem(entry.key, &table.key("interface"), "is missing".into(), allowed);
-        }
-        if let Some(agent) = agent::read(table, section.report.place(entry.key), defaults) {
-            agents.insert(name.clone(), agent);
-        }
+        agents.insert(name.clone(), agent::read(table, entry, defaults));
     }
     agents
 }

@@ -1,9 +1,14 @@
 //! `[profiles.NAME]`: expected behaviour, read and compiled into the row that the kernel judges by.
 
-use super::section::Section;
+use super::probe::{self, Probe};
+use super::section::{Section, text};
+use super::source::{Node, Value};
 use super::typical::{self, TooManyRules, TypicalPrefix, TypicalRule};
+use agentsec_common::bucket::Bucket;
 use agentsec_common::profile::{COUNT_INBOUND, COUNT_OUTBOUND, NO_LIMIT, PRESENT, Profile, Weights};
 use agentsec_common::window::{BucketClock, LONGEST_NS, SHORTEST_NS, VALUE_FULL};
+use std::collections::BTreeSet;
+use std::net::IpAddr;
 
 const MINUTE_NS: u64 = 60_000_000_000;
 /// Units of response times, nanoseconds.
@@ -42,15 +47,24 @@ pub struct ProfileConfig {
     pub max_auth_failures: Option<u32>,
     /// Violations while HALF_OPEN that open the circuit again.
     pub probe_violations: u32,
+    /// Bytes a second that pass while HALF_OPEN.
+    pub probe_rate_bytes: u64,
+    /// Bytes that may pass at once while HALF_OPEN, after a pause.
+    pub probe_burst_bytes: u64,
+    /// Bytes that a packet is charged at least while HALF_OPEN.
+    pub probe_min_charge_bytes: u64,
     /// Most endpoints of one kind that are kept per agent.
     pub max_endpoints: u32,
     /// Typical endpoints.
     pub typical: Vec<TypicalRule>,
+    /// Its resolvers, each a typical endpoint for DNS.
+    pub resolvers: BTreeSet<IpAddr>,
 }
 
 impl Default for ProfileConfig {
     /// The article's numbers, with no expected volume and nothing typical.
     fn default() -> Self {
+        let probe = Probe::default();
         Self {
             window_ns: MINUTE_NS,
             count_outbound: true,
@@ -66,9 +80,13 @@ impl Default for ProfileConfig {
             max_volume: None,
             max_unusual_endpoints: None,
             max_auth_failures: None,
-            probe_violations: 1,
+            probe_violations: probe.violations,
+            probe_rate_bytes: probe.rate_bytes,
+            probe_burst_bytes: probe.burst_bytes,
+            probe_min_charge_bytes: probe.min_charge_bytes,
             max_endpoints: 4096,
             typical: Vec::new(),
+            resolvers: BTreeSet::new(),
         }
     }
 }
@@ -90,11 +108,17 @@ impl ProfileConfig {
             max_auth_failures: self.max_auth_failures.unwrap_or(u32::MAX),
             anomalous_auth_failures: self.auth_failures,
             anomalous_deviation_100us: self.deviation_100us,
-            typical_endpoints: u32::try_from(self.typical.len()).unwrap_or(u32::MAX),
+            typical_endpoints: u32::try_from(self.typical.len() + self.resolvers.len()).unwrap_or(u32::MAX),
             quarantine_threshold: self.quarantine_threshold,
             weights: self.weights,
             probe_violations: self.probe_violations,
             endpoint_cap: self.max_endpoints,
+            probe: Bucket::new(
+                self.probe_rate_bytes,
+                self.probe_burst_bytes,
+                u32::try_from(self.probe_min_charge_bytes).unwrap_or(u32::MAX),
+            ),
+            reserved: [0; 6],
         }
     }
 
@@ -109,7 +133,9 @@ impl ProfileConfig {
 
     /// The typical endpoints for the kernel's trie, without the profile's row.
     pub fn typical_prefixes(&self) -> Result<Vec<TypicalPrefix>, TooManyRules> {
-        typical::push_down(&self.typical)
+        let resolvers = self.resolvers.iter().map(|address| typical::resolver_rule(*address));
+        let rules: Vec<TypicalRule> = self.typical.iter().cloned().chain(resolvers).collect();
+        typical::push_down(&rules)
     }
 }
 
@@ -124,6 +150,7 @@ pub(super) fn read(section: Section<'_>) -> ProfileConfig {
         Some((ns / TICK_NS) as u32)
     };
     let (max_volume, max_unusual_endpoints, max_auth_failures) = read_limits(section.section("limits"));
+    let probe = probe::read(&section.section("probe"));
     let profile = ProfileConfig {
         window_ns: section.duration("window", SHORTEST_NS..=LONGEST_NS).unwrap_or(default.window_ns),
         count_outbound,
@@ -143,11 +170,13 @@ pub(super) fn read(section: Section<'_>) -> ProfileConfig {
         max_volume,
         max_unusual_endpoints,
         max_auth_failures,
-        probe_violations: section
-            .integer("probe_violations", 1..=1_000_000)
-            .unwrap_or(default.probe_violations),
+        probe_violations: probe.violations,
+        probe_rate_bytes: probe.rate_bytes,
+        probe_burst_bytes: probe.burst_bytes,
+        probe_min_charge_bytes: probe.min_charge_bytes,
         max_endpoints: section.integer("max_endpoints", 1..=1 << 24).unwrap_or(default.max_endpoints),
         typical: typical::read(&section),
+        resolvers: read_resolvers(&section),
     };
     if profile.anomalous_volume().is_some_and(|bytes| bytes >= VALUE_FULL)
         && let Some(node) = section.node("expected_volume")
@@ -162,6 +191,18 @@ pub(super) fn read(section: Section<'_>) -> ProfileConfig {
     }
     section.finish();
     profile
+}
+
+fn read_resolvers(section: &Section<'_>) -> BTreeSet<IpAddr> {
+    let read = section.parsed("resolvers", "a list of IPv4 and IPv6 addresses", |value| {
+        let Value::Array(items) = value else { return Err(format!("is {}", value.kind())) };
+        let address = |item: &Node| {
+            let text = text(&item.value)?;
+            text.parse().map_err(|_| format!("{text:?} is not an address"))
+        };
+        items.iter().map(address).collect()
+    });
+    read.unwrap_or_default()
 }
 
 fn read_limits(section: Section<'_>) -> (Option<u64>, Option<u32>, Option<u32>) {

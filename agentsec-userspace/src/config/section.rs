@@ -176,6 +176,16 @@ impl<'a> Section<'a> {
         })
     }
 
+    /// A number of bytes within `range`.
+    pub(super) fn bytes_within(&self, key: &'static str, range: RangeInclusive<u64>) -> Option<u64> {
+        let (least, most) = (units::show_bytes(*range.start()), units::show_bytes(*range.end()));
+        self.parsed(key, &format!("bytes with a unit, from \"{least}\" to \"{most}\""), |value| {
+            let text = text(value)?;
+            let bytes = units::bytes(text).ok_or_else(|| format!("{text:?} is not a number of bytes"))?;
+            if range.contains(&bytes) { Ok(bytes) } else { Err(format!("is {text:?}")) }
+        })
+    }
+
     /// One of a few words.
     pub(super) fn choice<T: Copy>(&self, key: &'static str, choices: &[(&str, T)]) -> Option<T> {
         let allowed: Vec<String> = choices.iter().map(|(word, _)| format!("{word:?}")).collect();

@@ -1,6 +1,9 @@
 //! Whole configurations, as operators write them.
 
+mod attachments;
+
 use super::*;
+use agentsec_common::policy::State;
 use agentsec_common::profile::NO_LIMIT;
 
 fn source(name: &str, text: &str) -> Source {
@@ -53,7 +56,7 @@ response_time_deviation = "50ms"
 quarantine_threshold = 0.65
 weights = { auth = 0.25, endpoints_cap = 0.5 }
 limits = { max_volume = "50MB", max_unusual_endpoints = 50 }
-probe_violations = 3
+probe = { violations = 3, rate = "1MB", burst = "128KiB", min_charge = "1kB" }
 max_endpoints = 100
 typical = ["10.0.0.0/8", { to = "10.1.2.0/24", ports = "443,8000-8100", protocol = "tcp", direction = "any" }, "any"]
 
@@ -84,6 +87,9 @@ fn a_full_configuration_is_read() {
     assert_eq!((web.quarantine_threshold, web.weights.auth, web.weights.volume), (650, 250, 400));
     assert_eq!((web.typical_endpoints, web.probe_violations, web.endpoint_cap), (3, 3, 100));
     assert_eq!(web.anomalous_deviation_100us, 500);
+    let ProfileConfig { probe_rate_bytes, probe_burst_bytes, probe_min_charge_bytes, .. } =
+        config.profiles["web"];
+    assert_eq!((probe_rate_bytes, probe_burst_bytes, probe_min_charge_bytes), (1_000_000, 131_072, 1_000));
     let crawler = &config.agents["crawler"];
     assert_eq!((crawler.mode, crawler.profile.as_str()), (Mode::Shadow, "web"));
     assert_eq!((crawler.breaker.cooldown_ns, crawler.breaker.backoff), (7_000_000_000, 3));
@@ -128,6 +134,7 @@ fn every_problem_is_reported_with_its_place() {
         "a.toml:2: daemon.interval: is \"1ms\"; allowed: a duration from \"10ms\" to \"10s\"",
         "a.toml:4: profiles.p.windwo: is not a key here, perhaps `window` is meant; allowed: ",
         "a.toml:5: profiles.p.typical[0]: \"10.1.0.0/8\" has host bits set, perhaps \"10.0.0.0/8\" is meant; allowed: ",
+        "a.toml:7: agents.x.profile: \"q\" is no profile; allowed: default, p",
         "a.toml:8: agents.x.interface: \"veth-sixteen-chs\" is longer than 15 bytes; allowed: ",
     ];
     assert_eq!(found.len(), expected.len(), "{found:#?}");
@@ -172,6 +179,44 @@ fn limits_that_a_window_cannot_count_are_refused() {
 }
 
 #[test]
+fn what_passes_on_probation_is_bounded() {
+    let refused_probe = |entry: &str, expected: &[&str]| {
+        refused(
+            &format!("[profiles.p.probe]\n{entry}"),
+            &[&["a.toml:2: profiles.p.probe."], expected].concat(),
+        );
+    };
+    refused_probe("rate = \"999B\"", &["rate: is \"999B\"", "from \"1kB\" to \"1GB\""]);
+    refused_probe("rate = \"1.1GB\"", &["rate: is \"1.1GB\""]);
+    refused_probe("burst = \"131071B\"", &["burst: is \"131071B\"", "from \"128KiB\" to \"1GB\""]);
+    refused_probe("min_charge = \"65KiB\"", &["min_charge: is", "from \"1B\" to \"64KiB\""]);
+    refused_probe("violations = 0", &["violations: is 0"]);
+    refused(
+        "[profiles.p]\nprobe_violations = 2",
+        &["a.toml:2: profiles.p.probe_violations: is not a key here"],
+    );
+}
+
+#[test]
+fn resolvers_are_typical_endpoints_for_dns() {
+    let config = parse_one(
+        "[profiles.p]\ntypical = ['10.0.0.0/8']\nresolvers = ['10.0.0.53', '2001:db8::53', '10.0.0.53']",
+    )
+    .unwrap();
+    let profile = &config.profiles["p"];
+    assert_eq!(profile.compile().typical_endpoints, 3, "one prefix and two resolvers");
+    let prefixes = profile.typical_prefixes().unwrap();
+    assert_eq!(prefixes.len(), 3);
+    let admits = |prefix: &TypicalPrefix, protocol, port| prefix.rules.admit(protocol, 0, port);
+    let v6 = prefixes.iter().find(|prefix| prefix.prefix_len == 128 && !admits(prefix, 6, 80)).unwrap();
+    assert!(admits(v6, 17, 53) && admits(v6, 6, 53) && !admits(v6, 17, 54));
+    refused(
+        "[profiles.p]\nresolvers = ['10.0.0.0/8']",
+        &["a.toml:2: profiles.p.resolvers: \"10.0.0.0/8\" is not an address"],
+    );
+}
+
+#[test]
 fn capacities_are_checked_by_name() {
     refused(
         "[daemon]\nmax_profiles = 1\n[profiles.p]",
@@ -202,7 +247,10 @@ fn types_and_syntax_are_problems_too() {
         "[daemon]\nmax_agents = 99999999999999999999",
         &["a.toml:2: daemon.max_agents: is 99999999999999999999"],
     );
-    refused("[agents.a]\ntags = []", &["a.toml:1: agents.a.interface: is missing"]);
+    refused(
+        "[agents.a]\ntags = []",
+        &["a.toml:1: agents.a: has no attachment; allowed: interface, unit or cgroup, address with link"],
+    );
     refused("[agents.\"a b\"]\ninterface = \"e1\"", &["a.toml:1: agents.a b: is no name"]);
     refused(
         "[breaker]\ncooldown = \"20m\"",

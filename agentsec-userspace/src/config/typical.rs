@@ -3,71 +3,13 @@
 //! A longer prefix hides a shorter one in a longest-prefix trie, so the rules of every prefix are its own and
 //! those of all that cover it.
 
+use super::prefix::{MAPPED_BASE, MAPPED_BITS, Prefix, mask};
 use super::section::{Section, text};
 use super::source::{Node, Value};
-use crate::core::address::to_address;
 use agentsec_common::endpoint::Address;
 use agentsec_common::typical::{ACCEPTED, ANY_PROTOCOL, OPENED, PortRule, PortRules, RULES_PER_PREFIX};
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-
-/// Bits before the IPv4 address in an IPv4-mapped one.
-const MAPPED_BITS: u32 = 96;
-/// `::ffff:0:0`.
-const MAPPED_BASE: u128 = 0xffff << 32;
-
-/// An address prefix; IPv4 ones are kept IPv4-mapped, as the kernel sees them.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Prefix {
-    bits: u128,
-    length: u32,
-}
-
-impl Prefix {
-    /// The prefix of `address`; the `Err` is the prefix without its host bits, or `None` for a length that the
-    /// address does not have.
-    pub fn new(address: IpAddr, length: u32) -> Result<Self, Option<Self>> {
-        let (bits, offset) = match address {
-            IpAddr::V4(v4) => (v4.to_ipv6_mapped().to_bits(), MAPPED_BITS),
-            IpAddr::V6(v6) => (v6.to_bits(), 0),
-        };
-        let length = length.checked_add(offset).filter(|&length| length <= 128).ok_or(None)?;
-        let trimmed = Self { bits: bits & mask(length), length };
-        if trimmed.bits == bits { Ok(trimmed) } else { Err(Some(trimmed)) }
-    }
-
-    /// Whether every address of `other` is one of this prefix's. IPv6 prefixes cover no IPv4 addresses, however
-    /// short they are.
-    #[must_use]
-    pub fn covers(&self, other: &Self) -> bool {
-        self.is_ipv4() == other.is_ipv4()
-            && self.length <= other.length
-            && other.bits & mask(self.length) == self.bits
-    }
-
-    fn is_ipv4(&self) -> bool {
-        self.length >= MAPPED_BITS && self.bits & mask(MAPPED_BITS) == MAPPED_BASE
-    }
-
-    fn address(&self) -> Address {
-        to_address(Ipv6Addr::from_bits(self.bits))
-    }
-}
-
-impl fmt::Display for Prefix {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.is_ipv4() {
-            write!(out, "{}/{}", Ipv4Addr::from_bits(self.bits as u32), self.length - MAPPED_BITS)
-        } else {
-            write!(out, "{}/{}", Ipv6Addr::from_bits(self.bits), self.length)
-        }
-    }
-}
-
-fn mask(length: u32) -> u128 {
-    u128::MAX.checked_shl(128 - length).unwrap_or(0)
-}
+use std::net::IpAddr;
 
 /// One configured entry of `typical`: every prefix with every port rule.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -213,21 +155,14 @@ fn prefixes(text: &str) -> Result<Vec<Prefix>, String> {
     if text == "any" {
         return Ok(vec![Prefix { bits: MAPPED_BASE, length: MAPPED_BITS }, Prefix { bits: 0, length: 0 }]);
     }
-    let (address, length) = match text.split_once('/') {
-        Some((address, length)) => (address, Some(length)),
-        None => (text, None),
-    };
-    let address: IpAddr = address.parse().map_err(|_| format!("{text:?} is not an address or prefix"))?;
-    let longest = if address.is_ipv4() { 32 } else { 128 };
-    let length = match length {
-        Some(length) => length.parse().map_err(|_| format!("{text:?} has no prefix length"))?,
-        None => longest,
-    };
-    match Prefix::new(address, length) {
-        Ok(prefix) => Ok(vec![prefix]),
-        Err(Some(trimmed)) => Err(format!("{text:?} has host bits set, perhaps \"{trimmed}\" is meant")),
-        Err(None) => Err(format!("{text:?} has a prefix length above {longest}")),
-    }
+    text.parse().map(|prefix| vec![prefix])
+}
+
+/// DNS over UDP and TCP to `resolver`, opened.
+pub(super) fn resolver_rule(resolver: IpAddr) -> TypicalRule {
+    const DNS: u16 = 53;
+    let dns = |protocol| PortRule { protocol, kinds: OPENED, first: DNS, last: DNS };
+    TypicalRule { prefixes: vec![Prefix::host(resolver)], rules: vec![dns(17), dns(6)] }
 }
 
 fn protocol(value: &Value) -> Result<u8, String> {
@@ -273,8 +208,9 @@ fn range(text: &str) -> Option<(u16, u16)> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::core::address::from_address;
+    use crate::core::address::{from_address, to_address};
     use proptest::prelude::*;
+    use std::net::{Ipv4Addr, Ipv6Addr};
 
     /// What the kernel's trie answers.
     fn trie(prefixes: &[TypicalPrefix], address: u128, protocol: u8, kind: u8, port: u16) -> bool {
@@ -358,14 +294,5 @@ mod tests {
         assert!(trie(&only_v6, v6, 6, 0, 1) && !trie(&only_v6, v4, 6, 0, 1));
         let any = push_down(&[rule("any")]).unwrap();
         assert!(trie(&any, v6, 6, 0, 1) && trie(&any, v4, 6, 0, 1));
-    }
-
-    #[test]
-    fn host_bits_name_the_prefix_that_was_meant() {
-        let message = prefixes("10.1.2.3/8").unwrap_err();
-        assert!(message.contains("\"10.0.0.0/8\""), "{message}");
-        assert!(prefixes("2001:db8::1/32").unwrap_err().contains("\"2001:db8::/32\""));
-        assert!(prefixes("10.0.0.0/33").unwrap_err().contains("above 32"));
-        assert_eq!(prefixes("10.0.0.1").unwrap()[0].to_string(), "10.0.0.1/32");
     }
 }

@@ -53,6 +53,17 @@ pub(super) fn show_duration(ns: u64) -> String {
     format!("{ns}ns")
 }
 
+/// Bytes as an operator would write them, for messages.
+pub(super) fn show_bytes(bytes: u64) -> String {
+    let units = [(1_000_000_000, "GB"), (1_000_000, "MB"), (1 << 20, "MiB"), (1_000, "kB"), (1 << 10, "KiB")];
+    for (factor, unit) in units {
+        if bytes >= factor && bytes.is_multiple_of(factor) {
+            return format!("{}{unit}", bytes / factor);
+        }
+    }
+    format!("{bytes}B")
+}
+
 /// Changes needed to turn one word into another, to guess what a misspelt key was meant to be.
 pub(super) fn distance(a: &str, b: &str) -> usize {
     let b: Vec<char> = b.chars().collect();
@@ -85,6 +96,9 @@ mod tests {
         }
         for text in ["", "5", "s", "5x", "-5s", "1e3s", "5s5s", "1..2s"] {
             assert_eq!(duration_ns(text), None, "{text:?}");
+        }
+        for (bytes, text) in [(1_000, "1kB"), (131_072, "128KiB"), (3 << 20, "3MiB"), (999, "999B")] {
+            assert_eq!(show_bytes(bytes), text);
         }
         assert_eq!(show_duration(90_000_000_000), "90s");
         assert_eq!(show_duration(60_000_000_000), "1m");

@@ -1,22 +1,24 @@
-//! What no section can know alone: names that must exist, interfaces that must differ, capacities.
+//! What no section can know alone: names that must exist, cgroups inside the root, capacities.
 
+use super::attachment::CgroupSelector;
 use super::section::Section;
+use super::selector::Selector;
 use super::source::{Spot, Value};
-use super::{Config, Interface};
+use super::{Config, overlap};
 use agentsec_common::typical::RULES_PER_PREFIX;
-use std::collections::BTreeMap;
 
 /// Reports every problem between sections.
 pub(super) fn check(config: &Config, root: &Section<'_>) {
     check_profiles_exist(config, root);
-    check_interfaces(config, root);
+    overlap::check(config, root);
+    check_cgroup_root(config, root);
     check_never_isolate(config, root);
     check_typical(config, root);
     check_capacities(config, root);
 }
 
 /// Where `key` of the entry `name` of `section` was written, else the entry itself.
-fn spot_of(root: &Section<'_>, section: &'static str, name: &str, key: &str) -> Option<Spot> {
+pub(super) fn spot_of(root: &Section<'_>, section: &'static str, name: &str, key: &str) -> Option<Spot> {
     let Value::Table(entries) = &root.node(section)?.value else { return None };
     let entry = entries.get(name)?;
     match &entry.node.value {
@@ -44,35 +46,27 @@ fn check_profiles_exist(config: &Config, root: &Section<'_>) {
     }
 }
 
-fn check_interfaces(config: &Config, root: &Section<'_>) {
-    let mut owners: BTreeMap<&str, (&str, Spot)> = BTreeMap::new();
+/// Programs at a cgroup see what is inside it only. A unit may be anywhere and is looked for inside it.
+fn check_cgroup_root(config: &Config, root: &Section<'_>) {
+    let Some(outer) = &config.daemon.cgroup_root else { return };
     for (name, agent) in &config.agents {
-        let Interface::Exact(interface) = &agent.interface else { continue };
-        let Some(spot) = spot_of(root, "agents", name, "interface") else { continue };
-        let key = format!("agents.{name}.interface");
-        if let Some((other, place)) = owners.get(interface.as_str()) {
-            let message =
-                format!("{interface:?} is already agents.{other}'s, at {}", root.report.place(*place));
-            root.report.problem(spot, &key, message, Some("one agent per interface".into()));
+        let Some(CgroupSelector::Path(selector)) = &agent.cgroup else { continue };
+        if is_inside(selector, outer) {
+            continue;
         }
-        owners.entry(interface).or_insert((name, spot));
-        check_id_is_free(config, root, name, interface, spot);
+        let Some(spot) = spot_of(root, "agents", name, "cgroup") else { continue };
+        let message = format!("{:?} is not inside daemon.cgroup_root", selector.text());
+        let allowed = Some(format!("cgroups inside {outer:?}"));
+        root.report.problem(spot, &format!("agents.{name}.cgroup"), message, allowed);
     }
 }
 
-/// A pattern names agents after their interfaces: it must not adopt one under another agent's name.
-fn check_id_is_free(config: &Config, root: &Section<'_>, name: &str, interface: &str, spot: Spot) {
-    if name == interface
-        || config.agents.values().any(|agent| agent.interface == Interface::Exact(name.into()))
-    {
-        return;
-    }
-    let patterns = config.agents.iter().filter(|(_, agent)| matches!(agent.interface, Interface::Pattern(_)));
-    for (section, _) in patterns.filter(|(_, agent)| agent.interface.matches(name)) {
-        let message = format!("agents.{section} would name an agent on interface {name:?} the same");
-        let allowed = Some("an agent name that no pattern matches".to_owned());
-        root.report.problem(spot, &format!("agents.{name}"), message, allowed);
-    }
+/// Whether what `selector` means can be `outer` or inside it.
+fn is_inside(selector: &Selector, outer: &str) -> bool {
+    let mut components = selector.text().split('/');
+    outer
+        .split('/')
+        .all(|wanted| components.next().is_some_and(|component| Selector::of(component).matches(wanted)))
 }
 
 fn check_never_isolate(config: &Config, root: &Section<'_>) {
@@ -81,7 +75,7 @@ fn check_never_isolate(config: &Config, root: &Section<'_>) {
     let Value::Array(items) = &node.value else { return };
     for item in items {
         let Value::String(name) = &item.value else { continue };
-        let adoptable = config.agents.values().any(|agent| agent.interface.matches(name));
+        let adoptable = config.agents.values().any(|agent| agent.could_name(name));
         if !config.agents.contains_key(name) && !adoptable {
             let names: Vec<&str> = config.agents.keys().map(String::as_str).collect();
             let message = format!("{name:?} is no agent and no pattern would name one so");
@@ -104,7 +98,7 @@ fn check_typical(config: &Config, root: &Section<'_>) {
 }
 
 fn check_capacities(config: &Config, root: &Section<'_>) {
-    let exact = config.agents.values().filter(|agent| matches!(agent.interface, Interface::Exact(_))).count();
+    let exact = config.agents.values().filter(|agent| !agent.adopts()).count();
     let prefixes =
         config.profiles.values().filter_map(|profile| Some(profile.typical_prefixes().ok()?.len())).sum();
     check_capacity(root, "agents", exact, "daemon.max_agents", config.daemon.max_agents);

@@ -5,6 +5,7 @@ use super::command::Command;
 use super::draft::{Draft, EventKind, TripRef, milli};
 use super::input::Observation;
 use super::names::{mode_name, state_name};
+use super::place::Place;
 use super::settings::AgentSettings;
 use super::time::Time;
 use super::tripped::{Contributions, Packet, Tripped};
@@ -19,8 +20,8 @@ use std::collections::BTreeMap;
 pub(super) struct Agent {
     pub slot: Slot,
     pub id: String,
-    /// State of each attachment by interface.
-    pub attachments: BTreeMap<String, &'static str>,
+    /// State of each attachment.
+    pub attachments: BTreeMap<Place, &'static str>,
     pub settings: AgentSettings,
     pub breaker: Breaker,
     pub pending: Option<PendingTrip>,
@@ -156,7 +157,7 @@ impl Agent {
             "automated": why.automated,
             "by": why.by,
             "isolation_level": isolation_level(state, mode),
-            "affected_services": self.attachments.keys().collect::<Vec<_>>(),
+            "affected_services": self.attachments.keys().map(Place::to_string).collect::<Vec<_>>(),
             "recovery_snapshot": null,
             "from": state_name(transition.from.0),
             "to": state_name(state),

@@ -8,13 +8,14 @@ use super::guard::Guard;
 use super::input::{AgentAdded, AttachmentChange, Input, Observation, Request, Target};
 use super::names::{mode_name, state_name};
 use super::persist::{self, AgentState};
+use super::place::Place;
 use super::settings::{AgentSettings, GuardSettings};
 use super::time::Time;
 use super::view::{self, AgentView};
 use super::{observe, operator, trip};
 use agentsec_common::agent::Slot;
 use agentsec_common::policy::{Mode, SlowSignals, State};
-use serde_json::json;
+use serde_json::{Value, json};
 use std::collections::BTreeMap;
 
 /// How long slow signals hold without being repeated, nanoseconds.
@@ -59,9 +60,7 @@ impl Engine {
                     out.push(Command::Record(agent.draft(now, EventKind::AgentRemoved, data)));
                 }
             }
-            Input::Attachment { slot, interface, change } => {
-                self.attachment(now, slot, interface, &change, &mut out)
-            }
+            Input::Attachment { slot, place, change } => self.attachment(now, slot, place, &change, &mut out),
             Input::RecordLost { count } => {
                 let data = json!({ "what": "ring", "notices_lost": count });
                 out.push(Command::Record(Draft::daemon(now, EventKind::Loss, data)));
@@ -164,7 +163,7 @@ impl Engine {
         let mut agent = Agent {
             slot,
             id: added.id,
-            attachments: BTreeMap::from([(added.interface, "pending")]),
+            attachments: added.places.into_iter().map(|place| (place, "pending")).collect(),
             settings: added.settings,
             breaker,
             pending: None,
@@ -181,7 +180,7 @@ impl Engine {
             "mode": mode_name(agent.breaker.mode),
             "epoch": agent.breaker.epoch,
             "profile": agent.settings.profile_name,
-            "interfaces": agent.attachments.keys().collect::<Vec<_>>(),
+            "attachments": agent.attachments.keys().map(Place::to_json).collect::<Vec<_>>(),
         });
         out.push(Command::Record(agent.draft(now, EventKind::AgentAdded, data)));
         if pinned != Some(agent.breaker.control(agent.settings.row)) {
@@ -214,29 +213,29 @@ impl Engine {
         &mut self,
         now: Time,
         slot: Slot,
-        interface: String,
+        place: Place,
         change: &AttachmentChange,
         out: &mut Vec<Command>,
     ) {
         let Some(agent) = self.agents.get_mut(&slot) else { return };
-        let (state, kind, data) = match change {
-            AttachmentChange::Attached { ifindex } => {
-                ("attached", EventKind::AgentAttached, json!({ "interface": interface, "ifindex": ifindex }))
+        let (state, kind, more) = match change {
+            AttachmentChange::Attached { number } => {
+                ("attached", EventKind::AgentAttached, json!({ "number": number }))
             }
             AttachmentChange::Detached => {
-                ("detached", EventKind::AgentDetached, json!({ "interface": interface, "why": "detached" }))
+                ("detached", EventKind::AgentDetached, json!({ "why": "detached" }))
             }
-            AttachmentChange::Missing => {
-                ("missing", EventKind::AgentDetached, json!({ "interface": interface, "why": "missing" }))
+            AttachmentChange::Missing => ("missing", EventKind::AgentDetached, json!({ "why": "missing" })),
+            AttachmentChange::Failed { error } => {
+                ("failed", EventKind::AgentDetached, json!({ "why": "failed", "error": error }))
             }
-            AttachmentChange::Failed { error } => (
-                "failed",
-                EventKind::AgentDetached,
-                json!({ "interface": interface, "why": "failed", "error": error }),
-            ),
         };
+        let mut data = place.to_json();
+        if let (Some(data), Value::Object(more)) = (data.as_object_mut(), more) {
+            data.extend(more);
+        }
         // A missing interface is looked for again and again; only the change is news.
-        if agent.attachments.insert(interface, state) != Some(state) {
+        if agent.attachments.insert(place, state) != Some(state) {
             out.push(Command::Record(agent.draft(now, kind, data)));
         }
     }

@@ -133,7 +133,7 @@ fn settings(agent: &Agent, cause: Option<&str>) -> Vec<String> {
             format!("profiles.{name}.weights say what each term adds"),
         ],
         Some("probe_violation") => vec![
-            format!("profiles.{name}.probe_violations is {}", profile.probe_violations),
+            format!("profiles.{name}.probe.violations is {}", profile.probe_violations),
             format!("endpoints under profiles.{name}.typical are allowed on probation"),
         ],
         _ => Vec::new(),

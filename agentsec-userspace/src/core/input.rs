@@ -1,6 +1,7 @@
 //! What the core is told.
 
 use super::persist::AgentState;
+use super::place::Place;
 use super::settings::AgentSettings;
 use agentsec_common::agent::Slot;
 use agentsec_common::counters::Counters;
@@ -50,8 +51,8 @@ pub enum Input {
     Attachment {
         /// The agent.
         slot: Slot,
-        /// Name of the interface.
-        interface: String,
+        /// Which.
+        place: Place,
         /// What happened.
         change: AttachmentChange,
     },
@@ -104,8 +105,8 @@ pub struct AgentAdded {
     pub slot: Slot,
     /// Its id.
     pub id: String,
-    /// Its interface.
-    pub interface: String,
+    /// Where it is expected.
+    pub places: Vec<Place>,
     /// As configured.
     pub settings: AgentSettings,
     /// State in which it starts when nothing is known of it.
@@ -125,14 +126,14 @@ pub struct AgentAdded {
 /// What happened to an attachment.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum AttachmentChange {
-    /// The programs are on the interface.
+    /// The programs are there.
     Attached {
-        /// Its index.
-        ifindex: u32,
+        /// Number of the interface, or id of the cgroup.
+        number: u64,
     },
     /// They were taken off.
     Detached,
-    /// The interface does not exist, or not any more.
+    /// The interface or cgroup does not exist, or not any more.
     Missing,
     /// They could not be attached.
     Failed {

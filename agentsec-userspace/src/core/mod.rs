@@ -24,6 +24,7 @@ pub mod names;
 mod observe;
 mod operator;
 pub mod persist;
+pub mod place;
 pub mod settings;
 #[cfg(test)]
 mod tests;
@@ -36,5 +37,6 @@ pub use command::{Command, Done, Refusal};
 pub use draft::{Draft, EventKind, TripRef};
 pub use engine::Engine;
 pub use input::{AgentAdded, AttachmentChange, Input, Observation, Request, Target};
+pub use place::Place;
 pub use settings::{AgentSettings, BreakerSettings, GuardSettings};
 pub use time::Time;

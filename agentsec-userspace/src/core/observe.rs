@@ -149,7 +149,27 @@ pub(super) fn notice(agent: &mut Agent, now: Time, notice: &Notice) -> Option<Dr
             agent.last_untypical = Some(packet);
             Some(agent.draft(at, EventKind::SecurityViolation, data))
         }
+        NoticeKind::SocketDenied => {
+            let data = denied_socket(agent, now, notice);
+            Some(agent.draft(at, EventKind::SecurityViolation, data))
+        }
     }
+}
+
+fn denied_socket(agent: &Agent, now: Time, notice: &Notice) -> Value {
+    let family = match notice.protocol {
+        17 => "AF_PACKET".to_owned(),
+        44 => "AF_XDP".to_owned(),
+        other => format!("address family {other}"),
+    };
+    json!({
+        "violation_type": "socket_past_the_ip_stack",
+        "severity": "high",
+        "policy_violated": "agents known by their cgroup use sockets that the cgroup's programs see",
+        "attempted_action": format!("socket({family})"),
+        "context": { "enforced": agent.breaker.mode == Mode::Enforce, "epoch": notice.epoch },
+        "risk_score": milli(agent.contributions(now).total()),
+    })
 }
 
 fn opened_by(notice: &Notice) -> &'static str {

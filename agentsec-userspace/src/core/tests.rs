@@ -19,6 +19,8 @@ const SLOT: u32 = 3;
 
 fn profile() -> Profile {
     Profile {
+        probe: agentsec_common::bucket::Bucket::default(),
+        reserved: [0; 6],
         generation: 0,
         flags: PRESENT,
         bucket_multiplier: BucketClock::for_window(60 * SECOND).multiplier(),
@@ -51,7 +53,7 @@ fn added() -> AgentAdded {
     AgentAdded {
         slot: SLOT,
         id: "crawler".into(),
-        interface: "veth7".into(),
+        places: vec![Place::Interface("veth7".into())],
         settings: settings(),
         newcomer: State::Closed,
         saved: None,

@@ -8,7 +8,6 @@ use agentsec_common::agent::Slot;
 use agentsec_common::counters::{Counters, Traffic};
 use agentsec_common::policy::State;
 use serde::Serialize;
-use std::collections::BTreeMap;
 
 /// One agent, as of the latest observation.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -53,8 +52,6 @@ pub struct AgentView {
     pub would_drop_packets: u64,
     /// Their wire bytes.
     pub would_drop_bytes: u64,
-    /// `attached`, `pending`, `missing`, `detached` or `failed`, by interface.
-    pub attachments: BTreeMap<String, &'static str>,
     /// Who opened the circuit; kept until it is closed.
     pub tripped: Option<TrippedView>,
     /// The incident.
@@ -127,7 +124,6 @@ pub(super) fn of(agent: &Agent, now: Time) -> AgentView {
         inbound: inbound.into(),
         would_drop_packets: counters.would_drop_packets,
         would_drop_bytes: counters.would_drop_bytes,
-        attachments: agent.attachments.clone(),
         tripped: tripped(agent),
         incident: agent.breaker.incident.clone(),
     }

@@ -9,8 +9,10 @@ use agentsec_common::profile::Profile;
 use anyhow::Result;
 
 use crate::clock;
-use crate::config::{DEFAULT_PROFILE, Interface, Match};
-use crate::core::{AgentAdded, AgentSettings, BreakerSettings, Input};
+use crate::config::{AgentConfig, DEFAULT_PROFILE, Match, Prefix};
+use crate::core::{AgentAdded, AgentSettings, BreakerSettings, Input, Place};
+
+use crate::kernel::hook::Hook;
 
 use super::Daemon;
 use super::roster::Member;
@@ -38,10 +40,10 @@ impl Daemon {
     /// is known as it is in the pins.
     pub(super) fn introduce(&mut self, slot: Slot, id: &str, pinned: Option<Control>) {
         let found = self.config.agent_called(id);
-        let exact = found.as_ref().and_then(|found| match &found.agent.interface {
-            Interface::Exact(name) => Some(name.clone()),
-            Interface::Pattern(_) => None,
-        });
+        let awaited = match &found {
+            Some(found) if !found.adopted => awaited(found.agent),
+            _ => Vec::new(),
+        };
         let newcomer = found.as_ref().map_or(State::Open, Match::newcomer_state);
         let is_configured = found.is_some();
         let settings = match &found {
@@ -49,20 +51,21 @@ impl Daemon {
             None => self.settings_of_nobody(pinned),
         };
         let window_ns = self.rows[&settings.profile_name].window_ns;
-        let interface = exact.clone().unwrap_or_else(|| id.to_owned());
+        let places = awaited.clone();
         let member = Member {
             id: id.to_owned(),
-            configured: exact,
+            is_adopted: !is_configured || found.as_ref().is_some_and(|found| found.adopted),
             is_configured,
+            awaited,
             settings: settings.clone(),
             window_ns,
-            places: BTreeMap::new(),
+            seats: BTreeMap::new(),
         };
         self.roster.insert(slot, member);
         let added = AgentAdded {
             slot,
             id: id.to_owned(),
-            interface,
+            places,
             settings,
             newcomer,
             saved: self.state.take(id),
@@ -115,11 +118,20 @@ impl Daemon {
 
     /// Takes an agent out of the kernel.
     pub(super) fn let_go(&mut self, slot: Slot) -> Result<()> {
-        for (of, ifindex) in self.kernel.links.attached() {
-            if of == slot {
-                self.kernel.links.detach(slot, ifindex)?;
-                self.kernel.enforcer.identify(ifindex, Identity::NONE)?;
+        for hook in self.kernel.links.attached() {
+            if let Hook::Interface { slot: of, ifindex } = hook
+                && of == slot
+            {
+                self.kernel.links.detach(hook)?;
+                self.kernel.enforcer.identities.interface(ifindex, Identity::NONE)?;
             }
+        }
+        let identities = &mut self.kernel.enforcer.identities;
+        for (id, _) in identities.cgroups()?.into_iter().filter(|(_, of)| *of == slot) {
+            identities.remove_cgroup(id)?;
+        }
+        for (prefix, _) in identities.addresses()?.into_iter().filter(|(_, of)| *of == slot) {
+            identities.remove_address(prefix)?;
         }
         // No program runs for the slot any more, so its list can be emptied and its counts made even.
         let keys: Vec<_> =
@@ -133,4 +145,16 @@ impl Daemon {
         }
         self.kernel.enforcer.release(slot)
     }
+}
+
+/// The places that an agent's section names.
+fn awaited(agent: &AgentConfig) -> Vec<Place> {
+    let interface = agent.exact_interface().map(|name| Place::Interface(name.to_owned()));
+    let cgroup = agent.cgroup.as_ref().and_then(|cgroup| cgroup.selector().exact());
+    let cgroup = cgroup.map(|path| Place::Cgroup(path.to_owned()));
+    let addresses = agent.address.iter().flat_map(|address| {
+        let place = |prefix: &Prefix| Place::Address { prefix: prefix.short(), link: address.link.clone() };
+        address.prefixes.iter().map(place)
+    });
+    interface.into_iter().chain(cgroup).chain(addresses).collect()
 }

@@ -29,10 +29,12 @@ use crate::clock;
 use crate::config::Config;
 use crate::core::{Draft, Engine, EventKind, Input, Time};
 use crate::kernel::Kernel;
+use crate::kernel::cgroups::{Tree, Watch};
 use crate::kernel::interfaces::Bell;
 use crate::record::{Journal, JsonLines};
 
 use agents::Row;
+use attach::cgroups::Cgroups;
 use roster::Roster;
 use state::StateFile;
 
@@ -56,6 +58,7 @@ struct Daemon {
     rows: BTreeMap<String, Row>,
     events_written: u64,
     alerts: Vec<String>,
+    cgroups: Cgroups,
     next_reclaim_ns: u64,
     next_ageing_ns: u64,
 }
@@ -71,20 +74,39 @@ pub fn run(options: RunOptions, config: Config) -> Result<()> {
         .build()
         .context("cannot start the runtime")?;
     runtime.block_on(async {
-        // The bell first: an interface that appears while we start rings.
-        let bell = Bell::new()?;
+        // The bells first: what appears while we start rings.
+        let bells = Bells { interfaces: Bell::new()?, cgroups: watch_cgroups(&config)? };
         let (requests, inbox) = mpsc::channel(64);
         let mut daemon = Daemon::start(options, config)?;
         let server = daemon.serve(requests)?;
-        let stopped = daemon.work(bell, inbox).await;
+        let stopped = daemon.work(bells, inbox).await;
         server.stop().await;
         daemon.stop();
         stopped
     })
 }
 
+/// What rings when places come and go.
+struct Bells {
+    interfaces: Bell,
+    /// None when no agent is known by its cgroup.
+    cgroups: Option<Watch>,
+}
+
+fn watch_cgroups(config: &Config) -> Result<Option<Watch>> {
+    config.has_cgroups().then(|| Watch::new(&Tree::find()?)).transpose()
+}
+
+/// Rings when cgroups come and go; never without a watch.
+async fn ring_of(watch: &mut Option<Watch>) -> Result<()> {
+    match watch {
+        Some(watch) => watch.ring().await,
+        None => std::future::pending().await,
+    }
+}
+
 impl Daemon {
-    async fn work(&mut self, mut bell: Bell, mut inbox: mpsc::Receiver<Request>) -> Result<()> {
+    async fn work(&mut self, mut bells: Bells, mut inbox: mpsc::Receiver<Request>) -> Result<()> {
         let mut terminate = signal(SignalKind::terminate()).context("listening for SIGTERM")?;
         let mut interrupt = signal(SignalKind::interrupt()).context("listening for SIGINT")?;
         let mut tick = tokio::time::interval(Duration::from_nanos(self.config.daemon.interval_ns));
@@ -108,9 +130,13 @@ impl Daemon {
                     Some(request) => self.answer(request),
                     None => return Ok(()),
                 },
-                rung = bell.ring() => {
+                rung = bells.interfaces.ring() => {
                     rung?;
                     self.reconcile();
+                }
+                rung = ring_of(&mut bells.cgroups) => {
+                    rung?;
+                    self.reconcile_cgroups();
                 }
                 _ = tick.tick() => self.tick(),
             }

@@ -1,28 +1,42 @@
-//! Who is where: the agents by slot, their interfaces and what became of attaching them.
+//! Who is where: the agents by slot, the places where they meet the kernel, and what became of those.
 
 use std::collections::BTreeMap;
 
 use agentsec_common::agent::Slot;
 use agentsec_common::profile::Profile;
 
-use crate::core::AgentSettings;
+use crate::core::{AgentSettings, Place};
+use crate::kernel::identities::LinkPrefix;
 
-/// What became of an interface.
+/// How the kernel knows a place of an agent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Key {
+    /// An interface, by index.
+    Interface(u32),
+    /// A cgroup, by id.
+    Cgroup(u64),
+    /// An address or prefix behind a link.
+    Address(LinkPrefix),
+}
+
+/// What became of a place.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Progress {
-    /// The programs are on it.
+    /// Our programs see the agent there.
     Attached,
-    /// They could not be put on it: why.
+    /// They do not: why.
     Failed(String),
 }
 
-/// One interface of an agent.
+/// One place of an agent.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Place {
-    /// Name of the interface.
-    pub(super) interface: String,
-    /// Whether the programs are on it.
+pub(super) struct Seat {
+    /// What it is called.
+    pub(super) place: Place,
+    /// Whether our programs see the agent there.
     pub(super) progress: Progress,
+    /// What an operator should know of it all the same.
+    pub(super) remark: Option<String>,
 }
 
 /// One agent.
@@ -30,16 +44,25 @@ pub(super) struct Place {
 pub(super) struct Member {
     /// Its id.
     pub(super) id: String,
-    /// The interface that the configuration names; `None` for agents adopted by a pattern or not configured.
-    pub(super) configured: Option<String>,
+    /// Whether a pattern has adopted it: it goes with its last place.
+    pub(super) is_adopted: bool,
     /// Whether the configuration still has it.
     pub(super) is_configured: bool,
+    /// Places that the configuration names.
+    pub(super) awaited: Vec<Place>,
     /// As configured.
     pub(super) settings: AgentSettings,
     /// Its window, nanoseconds.
     pub(super) window_ns: u64,
-    /// Its interfaces by index.
-    pub(super) places: BTreeMap<u32, Place>,
+    /// Its places.
+    pub(super) seats: BTreeMap<Key, Seat>,
+}
+
+impl Member {
+    /// Places that the configuration names and that are not there.
+    pub(super) fn missing(&self) -> impl Iterator<Item = &Place> {
+        self.awaited.iter().filter(|place| !self.seats.values().any(|seat| seat.place.satisfies(place)))
+    }
 }
 
 /// The agents by slot.
@@ -85,14 +108,19 @@ impl Roster {
         self.get(slot).map(|member| member.window_ns)
     }
 
-    /// Indexes of the interfaces that our programs are on.
-    pub(super) fn attached(&self) -> impl Iterator<Item = u32> {
-        let places = self.members.values().flat_map(|member| &member.places);
-        places.filter(|(_, place)| place.progress == Progress::Attached).map(|(ifindex, _)| *ifindex)
+    /// Every place where our programs see an agent.
+    pub(super) fn attached(&self) -> impl Iterator<Item = Key> {
+        let seats = self.members.values().flat_map(|member| &member.seats);
+        seats.filter(|(_, seat)| seat.progress == Progress::Attached).map(|(key, _)| *key)
     }
 
-    /// Whose interface it is, by index.
-    pub(super) fn owner(&self, ifindex: u32) -> Option<Slot> {
-        self.members.iter().find(|(_, member)| member.places.contains_key(&ifindex)).map(|(slot, _)| *slot)
+    /// Every place of every agent.
+    pub(super) fn places(&self) -> Vec<(Slot, Key)> {
+        self.iter().flat_map(|(slot, member)| member.seats.keys().map(move |key| (slot, *key))).collect()
+    }
+
+    /// Whose place it is.
+    pub(super) fn owner(&self, key: Key) -> Option<Slot> {
+        self.members.iter().find(|(_, member)| member.seats.contains_key(&key)).map(|(slot, _)| *slot)
     }
 }

@@ -11,7 +11,7 @@ use anyhow::{Context, Result};
 use serde_json::json;
 
 use crate::clock;
-use crate::config::{Config, Interface};
+use crate::config::Config;
 use crate::core::{Draft, Engine, EventKind};
 use crate::kernel::pins::Pins;
 use crate::kernel::{Capacities, Kernel};
@@ -19,6 +19,7 @@ use crate::record::event::UuidV7;
 use crate::record::{Journal, JsonLines, Sealer};
 
 use super::agents::Row;
+use super::attach::cgroups::Cgroups;
 use super::roster::Roster;
 use super::state::StateFile;
 use super::{Daemon, EVENTS_NAME, RunOptions};
@@ -50,6 +51,7 @@ impl Daemon {
             rows,
             events_written: 0,
             alerts: Vec::new(),
+            cgroups: Cgroups::default(),
             next_reclaim_ns: 0,
             next_ageing_ns: 0,
             options,
@@ -99,7 +101,7 @@ impl Daemon {
 
     /// Makes the configured agents known that are not yet. Those of patterns come with their interfaces.
     fn add_configured(&mut self) -> Result<()> {
-        let is_exact = |name: &&String| matches!(self.config.agents[*name].interface, Interface::Exact(_));
+        let is_exact = |name: &&String| !self.config.agents[*name].adopts();
         let names: Vec<String> = self.config.agents.keys().filter(is_exact).cloned().collect();
         for name in names {
             if self.roster.slot_of(&name).is_none() {

@@ -18,10 +18,10 @@ use crate::api::{
 use crate::clock;
 use crate::core::address::from_address;
 use crate::core::view::{AgentView, TrafficView};
-use crate::core::{self, Draft, EventKind, Input, Target, Time, tripped};
+use crate::core::{self, Draft, EventKind, Input, Place, Target, Time, tripped};
 
 use super::Daemon;
-use super::roster::{Member, Progress};
+use super::roster::{Key, Member, Progress, Seat};
 
 impl Daemon {
     /// Answers one request. Whoever asked may have gone meanwhile, which is their matter.
@@ -59,7 +59,7 @@ impl Daemon {
             epoch: view.epoch,
             outbound: direction(view.outbound),
             inbound: direction(view.inbound),
-            attachments: attachments(member),
+            attachments: attachments(member, |key| self.hook_of(key)),
             tripped: view.tripped.as_ref().map(|tripped| Trip {
                 by: by_name(tripped.by).to_owned(),
                 at: tripped.at.parse().unwrap_or_default(),
@@ -107,6 +107,13 @@ impl Daemon {
                 lost: self.journal.lost(),
             },
             alerts: self.alerts.clone(),
+            packet_sockets: self.cgroups.packet_sockets.as_ref().map(|denied| match denied {
+                Ok(()) => "denied to agents known by their cgroup".to_owned(),
+                Err(error) => format!(
+                    "not denied to agents known by their cgroup ({error}): take CAP_NET_RAW from them, or \
+                     restrict their address families"
+                ),
+            }),
             ..DaemonStatus::default()
         };
         for agent in agents {
@@ -115,6 +122,16 @@ impl Daemon {
             status.attachments_pending += agent.attachments.iter().filter(pending).count() as u32;
         }
         status
+    }
+
+    /// The hook at which our programs see an agent.
+    fn hook_of(&self, key: Key) -> &'static str {
+        match key {
+            Key::Interface(_) => "tcx",
+            Key::Address(prefix) if self.kernel.links.has_xdp(prefix.ifindex) => "xdp+tcx",
+            Key::Address(_) => "tcx",
+            Key::Cgroup(_) => "cgroup_skb",
+        }
     }
 
     fn slot(&self, agent: &str) -> Result<Slot, RequestError> {
@@ -240,33 +257,39 @@ fn next(view: &AgentView, member: &Member) -> String {
     }
 }
 
-fn attachments(member: &Member) -> Vec<Attachment> {
-    let attached = |(ifindex, place): (&u32, &super::roster::Place)| {
-        let (status, error, hook) = match &place.progress {
-            Progress::Attached => (AttachmentStatus::Attached, None, Some("tcx".to_owned())),
+/// Every place of an agent, those included that are not there.
+fn attachments(member: &Member, hooks: impl Fn(Key) -> &'static str) -> Vec<Attachment> {
+    let seated = |(key, seat): (&Key, &Seat)| {
+        let (status, error, hook) = match &seat.progress {
+            Progress::Attached => (AttachmentStatus::Attached, None, Some(hooks(*key).to_owned())),
             Progress::Failed(error) => (AttachmentStatus::Failed, Some(error.clone()), None),
         };
-        Attachment {
-            kind: AttachmentKind::Interface,
-            interface: Some(place.interface.clone()),
-            ifindex: Some(*ifindex),
-            status,
-            error,
-            hook,
-            ..Attachment::default()
-        }
+        let ifindex = match key {
+            Key::Interface(ifindex) => Some(*ifindex),
+            Key::Address(prefix) => Some(prefix.ifindex),
+            Key::Cgroup(_) => None,
+        };
+        Attachment { status, error, hook, ifindex, remark: seat.remark.clone(), ..attachment(&seat.place) }
     };
-    if member.places.is_empty()
-        && let Some(interface) = &member.configured
-    {
-        return vec![Attachment {
-            kind: AttachmentKind::Interface,
-            interface: Some(interface.clone()),
-            status: AttachmentStatus::Missing,
-            ..Attachment::default()
-        }];
+    let missing = member.missing().map(attachment);
+    member.seats.iter().map(seated).chain(missing).collect()
+}
+
+/// A place that is not there.
+fn attachment(place: &Place) -> Attachment {
+    let blank = Attachment { status: AttachmentStatus::Missing, ..Attachment::default() };
+    match place.clone() {
+        Place::Interface(name) => {
+            Attachment { kind: AttachmentKind::Interface, interface: Some(name), ..blank }
+        }
+        Place::Cgroup(path) => Attachment { kind: AttachmentKind::Cgroup, cgroup: Some(path), ..blank },
+        Place::Address { prefix, link } => Attachment {
+            kind: AttachmentKind::Address,
+            address: Some(prefix),
+            interface: Some(link),
+            ..blank
+        },
     }
-    member.places.iter().map(attached).collect()
 }
 
 fn contributions(terms: tripped::Contributions) -> Contributions {

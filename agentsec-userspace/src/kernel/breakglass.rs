@@ -12,6 +12,7 @@ use agentsec_common::policy::{Control, EPOCH_MASK, Mode, Policy, State, TRIP_MAS
 use anyhow::{Context, Result, bail};
 use aya::maps::{Array, Map, MapData};
 
+use super::hook::LinkName;
 use super::layout::{Capacities, shapes};
 use super::pins::{self, Pins};
 use super::rcu::Expedited;
@@ -128,7 +129,7 @@ fn remove_directory(directory: &Path) -> Result<()> {
 }
 
 fn is_link_name(name: &str) -> bool {
-    name.ends_with("-out") || name.ends_with("-in")
+    LinkName::parse(name).is_some()
 }
 
 fn is_map_name(name: &str) -> bool {

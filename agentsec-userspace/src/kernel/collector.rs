@@ -17,6 +17,8 @@ const LEDGER_WORDS: usize = size_of::<Ledger>() / 8;
 /// The reader of the kernel's words.
 pub struct Collector {
     ledger: MappedArray,
+    /// Programs that are loaded later still name it by this descriptor.
+    _ledger: MapData,
     counters: PerCpuArray<MapData, Counters>,
     strays: PerCpuArray<MapData, Strays>,
     endpoints: HashMap<MapData, EndpointKey, Endpoint>,
@@ -28,6 +30,7 @@ impl Collector {
         let counters: PerCpuArray<_, Counters> = take(object, maps::COUNTERS)?.try_into()?;
         Ok(Self {
             ledger: MappedArray::new(ledger.fd(), counters.len(), size_of::<Ledger>(), Access::Read)?,
+            _ledger: ledger,
             counters,
             strays: take(object, maps::STRAYS)?.try_into()?,
             endpoints: take(object, maps::ENDPOINTS)?.try_into()?,

@@ -3,19 +3,20 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::Ordering;
 
-use agentsec_common::agent::{AgentName, Identity, Slot};
+use agentsec_common::agent::{AgentName, Slot};
 use agentsec_common::endpoint::EndpointKind;
-use agentsec_common::maps::{self, IDENTITY_NEAR_CAPACITY};
+use agentsec_common::maps;
 use agentsec_common::policy::{Control, EPOCH_MASK, Policy, SlowSignals};
 use agentsec_common::profile::Profile;
 use agentsec_common::typical::{PortRules, ROW_BITS, TypicalKey};
 use anyhow::{Context, Result, bail};
 use aya::Ebpf;
 use aya::maps::lpm_trie::Key;
-use aya::maps::{Array, HashMap, LpmTrie, MapData};
+use aya::maps::{Array, LpmTrie, MapData};
 
 use crate::config::TypicalPrefix;
 
+use super::identities::Identities;
 use super::rows::Rows;
 use super::words::{Access, MappedArray};
 use super::{array_data, take};
@@ -30,10 +31,12 @@ mod word {
 /// The writer of policy.
 pub struct Enforcer {
     policy: MappedArray,
+    /// Programs that are loaded later still name it by this descriptor.
+    _policy: MapData,
     profiles: Array<MapData, Profile>,
     typical: LpmTrie<MapData, TypicalKey, PortRules>,
-    near: Array<MapData, u64>,
-    far: HashMap<MapData, u32, u64>,
+    /// Who is where.
+    pub identities: Identities,
     agents: Array<MapData, AgentName>,
     /// Slots without an agent.
     free: BTreeSet<Slot>,
@@ -44,9 +47,9 @@ pub struct Enforcer {
 
 impl Enforcer {
     pub(super) fn new(object: &mut Ebpf) -> Result<Self> {
-        let policy = array_data(take(object, maps::POLICY)?, maps::POLICY)?;
+        let data = array_data(take(object, maps::POLICY)?, maps::POLICY)?;
         let agents: Array<_, AgentName> = take(object, maps::AGENTS)?.try_into()?;
-        let policy = MappedArray::new(policy.fd(), agents.len(), size_of::<Policy>(), Access::Write)?;
+        let policy = MappedArray::new(data.fd(), agents.len(), size_of::<Policy>(), Access::Write)?;
         let profiles: Array<_, Profile> = take(object, maps::PROFILES)?.try_into()?;
         let typical: LpmTrie<_, TypicalKey, PortRules> = take(object, maps::TYPICAL)?.try_into()?;
         let used = (0..policy.entries())
@@ -68,10 +71,10 @@ impl Enforcer {
         }
         Ok(Self {
             policy,
+            _policy: data,
             profiles,
             typical,
-            near: take(object, maps::IDENTITY_NEAR)?.try_into()?,
-            far: take(object, maps::IDENTITY_FAR)?.try_into()?,
+            identities: Identities::new(object)?,
             agents,
             free,
             rows,
@@ -227,27 +230,5 @@ impl Enforcer {
             self.typical.remove(&Key::new(length, key)).context("removing a typical endpoint")?;
         }
         Ok(())
-    }
-
-    /// Says whose packets cross an interface.
-    ///
-    /// # Errors
-    ///
-    /// When the map is full: the error names the interface index.
-    pub fn identify(&mut self, ifindex: u32, identity: Identity) -> Result<()> {
-        let word = identity.to_word();
-        if ifindex < IDENTITY_NEAR_CAPACITY {
-            return self.near.set(ifindex, word, 0).context("writing an interface's identity");
-        }
-        match identity.slot() {
-            Some(_) => self
-                .far
-                .insert(ifindex, word, 0)
-                .with_context(|| format!("no room for the identity of interface {ifindex}")),
-            None => match self.far.remove(&ifindex) {
-                Ok(()) | Err(aya::maps::MapError::KeyNotFound) => Ok(()),
-                Err(error) => Err(error).context("removing an interface's identity"),
-            },
-        }
     }
 }

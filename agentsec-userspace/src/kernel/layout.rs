@@ -4,7 +4,7 @@
 
 use std::fs;
 
-use agentsec_common::agent::AgentName;
+use agentsec_common::agent::{AgentName, LinkAddress, LinkIpv4, Scope};
 use agentsec_common::counters::{Counters, Strays};
 use agentsec_common::endpoint::{Endpoint, EndpointKey};
 use agentsec_common::ledger::Ledger;
@@ -71,6 +71,9 @@ pub(super) fn shapes(capacities: &Capacities) -> Vec<Shape> {
         entries,
         setting: None,
     };
+    let identities = |name, kind, key_bytes, value_bytes| {
+        fixed(name, kind, key_bytes, value_bytes, maps::IDENTITY_CAPACITY)
+    };
     let set = |shape: Shape, setting| Shape { setting: Some(setting), ..shape };
     let prefix_bytes = 4 + size_of::<TypicalKey>();
     vec![
@@ -81,6 +84,12 @@ pub(super) fn shapes(capacities: &Capacities) -> Vec<Shape> {
         fixed(maps::STRAYS, MapType::PerCpuArray, 4, size_of::<Strays>(), 1),
         fixed(maps::IDENTITY_NEAR, MapType::Array, 4, 8, maps::IDENTITY_NEAR_CAPACITY),
         fixed(maps::IDENTITY_FAR, MapType::Hash, 4, 8, maps::IDENTITY_FAR_CAPACITY),
+        identities(maps::IDENTITY_CGROUP, MapType::Hash, 8, 8),
+        identities(maps::IDENTITY_IPV4, MapType::Hash, size_of::<LinkIpv4>(), 8),
+        identities(maps::IDENTITY_IPV6, MapType::Hash, size_of::<LinkAddress>(), 8),
+        identities(maps::IDENTITY_PREFIX, MapType::LpmTrie, 4 + size_of::<LinkAddress>(), 4),
+        fixed(maps::SCOPE, MapType::Array, 4, size_of::<Scope>(), 1),
+        fixed(maps::COVERED, MapType::Hash, 8, 8, maps::COVERED_CAPACITY),
         fixed(maps::NOTICES, MapType::RingBuf, 0, 0, maps::NOTICE_RING_BYTES),
         set(
             fixed(maps::PROFILES, MapType::Array, 4, size_of::<Profile>(), capacities.profiles),

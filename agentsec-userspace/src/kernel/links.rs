@@ -1,44 +1,63 @@
-//! Attachments: the two links of each interface that an agent is behind.
+//! Attachments: the links that tie our programs to hooks, each pinned and held.
 
 use std::collections::BTreeMap;
+use std::fs::File;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::path::Path;
 
-use agentsec_common::agent::Slot;
-use agentsec_common::maps::{PROGRAM_INBOUND, PROGRAM_OUTBOUND};
 use anyhow::{Context, Result};
-use aya::Ebpf;
-use aya::programs::links::{FdLink, LinkOrder, PinnedLink};
-use aya::programs::tc::{SchedClassifierLink, TcAttachOptions};
-use aya::programs::{ProgramError, SchedClassifier, TcAttachType};
+use aya::programs::links::{CgroupAttachMode, FdLink, LinkOrder};
+use aya::programs::tc::TcAttachOptions;
+use aya::programs::{CgroupSkbAttachType, ProgramError, TcAttachType, XdpMode};
 
-use super::object::classifier;
-use super::pins::{self, LinkName, Pins};
+use super::hook::{Hook, LinkName, Side};
+use super::pins::{self, Pins};
+use super::programs::Programs;
 use super::rcu::Expedited;
+use super::syscall;
 
-/// Links of an attachment: one for each direction.
-const WHOLE: usize = 2;
-
-/// The links in force, each pinned and held.
+/// The links in force.
 pub struct Links {
-    object: Ebpf,
+    programs: Programs,
     pins: Pins,
-    held: BTreeMap<(Slot, u32), Vec<FdLink>>,
+    held: BTreeMap<Hook, BTreeMap<Side, OwnedFd>>,
     expedited: Option<Expedited>,
 }
 
 /// What became of the links of an earlier daemon.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TakenOver {
-    /// Attachments that now run this daemon's programs.
-    pub attached: Vec<(Slot, u32)>,
-    /// Attachments with one link only, since a daemon was killed between the two: [`Links::attach`] completes them.
-    pub halves: Vec<(Slot, u32)>,
-    /// Attachments whose interface is gone; their pins are removed.
-    pub gone: Vec<(Slot, u32)>,
+    /// Hooks that now run this daemon's programs.
+    pub attached: Vec<Hook>,
+    /// Hooks with some of their links only, since a daemon was killed between them: [`Links::attach`] completes
+    /// them.
+    pub halves: Vec<Hook>,
+    /// Hooks whose interface or cgroup is gone; their pins are removed.
+    pub gone: Vec<Hook>,
+}
+
+/// What a hook is made on.
+#[derive(Clone, Copy, Debug)]
+pub enum Target<'a> {
+    /// An interface, by name.
+    Interface(&'a str),
+    /// A cgroup's directory.
+    Cgroup(&'a Path),
+    /// The whole kernel.
+    Everything,
 }
 
 impl Links {
-    pub(super) fn new(object: Ebpf, pins: Pins) -> Self {
-        Self { object, pins, held: BTreeMap::new(), expedited: None }
+    pub(super) fn new(programs: Programs, pins: Pins) -> Self {
+        Self { programs, pins, held: BTreeMap::new(), expedited: None }
+    }
+
+    /// Whether the kernel tells cgroup programs a packet's network namespace, so that what is counted on an
+    /// interface is not counted again.
+    #[must_use]
+    pub fn tells_namespace(&self) -> bool {
+        self.programs.tells_namespace
     }
 
     /// Replaces the programs of pinned links by ours, each in one step: no packet goes by neither.
@@ -49,87 +68,152 @@ impl Links {
     pub fn take_over(&mut self) -> Result<TakenOver> {
         let mut taken = TakenOver::default();
         for name in self.pins.pinned_links() {
-            let key = (name.slot, name.ifindex);
             match self.take_over_one(&name) {
-                Ok(link) => self.held.entry(key).or_default().push(link),
+                Ok(link) => {
+                    self.held.entry(name.hook).or_default().insert(name.side, link);
+                }
                 Err(error) if is_gone(&error) => {
                     pins::remove(&self.pins.link(&name)).context("removing the pin of a dead link")?;
-                    taken.gone.push(key);
+                    taken.gone.push(name.hook);
                 }
                 Err(error) => return Err(error.context(format!("taking over the link {name}"))),
             }
         }
         taken.gone.dedup();
-        let whole = |key: &(Slot, u32)| self.held[key].len() == WHOLE;
-        (taken.attached, taken.halves) = self.held.keys().partition(|key| whole(key));
+        let whole = |hook: &Hook| self.missing(*hook).is_empty();
+        (taken.attached, taken.halves) = self.held.keys().partition(|hook| whole(hook));
         Ok(taken)
     }
 
-    fn take_over_one(&mut self, name: &LinkName) -> Result<FdLink> {
-        let pinned = PinnedLink::from_pin(self.pins.link(name)).context("opening the pinned link")?;
-        let link = SchedClassifierLink::try_from(FdLink::from(pinned)).context("not a TCX link")?;
-        let program = self.program(name.inbound)?;
-        let id = program.attach_to_link(link).context("replacing the link's program")?;
-        FdLink::try_from(program.take_link(id)?).context("keeping the link")
+    fn take_over_one(&mut self, name: &LinkName) -> Result<OwnedFd> {
+        let path = self.pins.link(name);
+        let link = syscall::open_pin(&path).with_context(|| format!("opening {}", path.display()))?;
+        let program = self.programs.fd(name.program().context("a link of no program")?)?;
+        match syscall::replace_program(&link, program) {
+            // A link of the kind that watches sockets cannot run another program: a second link takes its place.
+            Err(_) if name.hook == Hook::Sockets => self.renew(*name),
+            replaced => replaced.context("replacing the link's program").map(|()| link),
+        }
     }
 
-    /// Attaches an agent to an interface, ahead of all other programs there, and pins the links. What is
+    /// Puts a new link in an old one's place. For a moment both are in force.
+    fn renew(&mut self, name: LinkName) -> Result<OwnedFd> {
+        let link = self.link(name, Target::Everything)?;
+        self.pin(name, link)
+    }
+
+    /// Attaches the programs of a hook, on interfaces ahead of all others there, and pins their links. What is
     /// already attached is left as it is.
     ///
     /// # Errors
     ///
     /// When the kernel refuses; nothing is left half attached.
-    pub fn attach(&mut self, slot: Slot, ifindex: u32, interface: &str) -> Result<()> {
-        let held = self.held.get(&(slot, ifindex)).map_or(0, Vec::len);
-        if held == WHOLE {
-            return Ok(());
-        }
-        let mut links = Vec::with_capacity(WHOLE);
-        for inbound in [false, true] {
-            let name = LinkName { slot, ifindex, inbound };
-            // One half that was taken over is in force and stays so; only such a link's pin is a live one's.
-            if held > 0 && self.pins.link(&name).exists() {
-                continue;
-            }
-            match self.attach_one(name, interface) {
-                Ok(link) => links.push(link),
-                Err(error) => {
-                    if held == 0 {
-                        self.remove_pins(slot, ifindex)?;
-                    }
-                    return Err(error.context(format!("cannot attach to interface {interface}")));
+    pub fn attach(&mut self, hook: Hook, target: Target<'_>) -> Result<()> {
+        let before = self.held.get(&hook).map_or(0, BTreeMap::len);
+        for side in self.missing(hook) {
+            if let Err(error) = self.attach_side(LinkName { hook, side }, target) {
+                // One half that was taken over is in force and stays so.
+                if before == 0 {
+                    self.detach(hook)?;
                 }
+                return Err(error.context(format!("cannot attach to {target}")));
             }
         }
-        self.held.entry((slot, ifindex)).or_default().extend(links);
         Ok(())
     }
 
-    fn attach_one(&mut self, name: LinkName, interface: &str) -> Result<FdLink> {
-        let path = self.pins.link(&name);
-        let way = if name.inbound { TcAttachType::Egress } else { TcAttachType::Ingress };
-        let program = self.program(name.inbound)?;
-        let first = TcAttachOptions::TcxOrder(LinkOrder::first());
-        let id =
-            program.attach_with_options(interface, way, first).context("the kernel refuses the TCX link")?;
-        let link = FdLink::try_from(program.take_link(id)?).context("keeping the link")?;
-        // An interface that was deleted has left its pin behind, and its number may come back.
-        pins::remove(&path)?;
-        Ok(FdLink::from(link.pin(&path).with_context(|| format!("cannot pin {}", path.display()))?))
+    /// Drops what arrives on a shared link before the stack sees it.
+    ///
+    /// # Errors
+    ///
+    /// When the driver cannot, or when somebody else's XDP program is there, which is never replaced: see
+    /// [`is_taken`]. The hook's other programs are as before.
+    pub fn attach_xdp(&mut self, ifindex: u32, interface: &str) -> Result<()> {
+        let name = LinkName { hook: Hook::Link { ifindex }, side: Side::Xdp };
+        if self.held.get(&name.hook).is_some_and(|links| links.contains_key(&name.side)) {
+            return Ok(());
+        }
+        self.attach_side(name, Target::Interface(interface))
     }
 
-    /// Whether the links of an interface that is no longer listed still work: it may only have moved to another
+    /// Whether frames of a shared link are dropped before the stack.
+    #[must_use]
+    pub fn has_xdp(&self, ifindex: u32) -> bool {
+        self.held.get(&Hook::Link { ifindex }).is_some_and(|links| links.contains_key(&Side::Xdp))
+    }
+
+    fn missing(&self, hook: Hook) -> Vec<Side> {
+        let held = self.held.get(&hook);
+        let is_missing = |side: &Side| held.is_none_or(|links| !links.contains_key(side));
+        hook.sides().iter().copied().filter(is_missing).collect()
+    }
+
+    fn attach_side(&mut self, name: LinkName, target: Target<'_>) -> Result<()> {
+        let link = self.link(name, target)?;
+        let link = self.pin(name, link)?;
+        self.held.entry(name.hook).or_default().insert(name.side, link);
+        Ok(())
+    }
+
+    fn link(&mut self, name: LinkName, target: Target<'_>) -> Result<FdLink> {
+        let program = name.program().context("a hook has no such program")?;
+        match (target, name.side) {
+            (Target::Interface(interface), Side::Xdp) => {
+                let program = self.programs.xdp(program)?;
+                let id =
+                    program.attach(interface, XdpMode::Driver).context("the kernel refuses the XDP link")?;
+                FdLink::try_from(program.take_link(id)?).context("keeping the link")
+            }
+            (Target::Interface(interface), side) => {
+                let way = if side == Side::In { TcAttachType::Egress } else { TcAttachType::Ingress };
+                let program = self.programs.classifier(program)?;
+                let first = TcAttachOptions::TcxOrder(LinkOrder::first());
+                let id = program
+                    .attach_with_options(interface, way, first)
+                    .context("the kernel refuses the TCX link")?;
+                FdLink::try_from(program.take_link(id)?).context("keeping the link")
+            }
+            (Target::Cgroup(directory), side) => {
+                let directory = File::open(directory).context("opening the cgroup")?;
+                let way = match side {
+                    Side::In => CgroupSkbAttachType::Ingress,
+                    _ => CgroupSkbAttachType::Egress,
+                };
+                let program = self.programs.cgroup(program)?;
+                // A link shares the hook with others whatever is asked for; aya wants the word for no flags.
+                let id = program
+                    .attach(directory, way, CgroupAttachMode::Single)
+                    .context("the kernel refuses the link to the cgroup")?;
+                FdLink::try_from(program.take_link(id)?).context("keeping the link")
+            }
+            (Target::Everything, _) => {
+                let program = self.programs.socket()?;
+                let id = program.attach().context("the kernel refuses the LSM link")?;
+                let link = program.take_link(id)?;
+                Ok(link.into())
+            }
+        }
+    }
+
+    fn pin(&self, name: LinkName, link: FdLink) -> Result<OwnedFd> {
+        let path = self.pins.link(&name);
+        // What was deleted has left its pin behind, and its number may come back.
+        pins::remove(&path)?;
+        link.pin(&path).with_context(|| format!("cannot pin {}", path.display()))?;
+        syscall::open_pin(&path).with_context(|| format!("opening {}", path.display()))
+    }
+
+    /// Whether the links of a hook still work: an interface that is no longer listed may only have moved to another
     /// namespace, with our programs on it.
     ///
     /// # Errors
     ///
     /// When the kernel gives neither answer.
-    pub fn is_alive(&mut self, slot: Slot, ifindex: u32) -> Result<bool> {
-        if !self.held.contains_key(&(slot, ifindex)) {
-            return Ok(false);
-        }
-        for inbound in [false, true] {
-            match self.take_over_one(&LinkName { slot, ifindex, inbound }) {
+    pub fn is_alive(&mut self, hook: Hook) -> Result<bool> {
+        let Some(links) = self.held.get(&hook) else { return Ok(false) };
+        let sides: Vec<Side> = links.keys().copied().collect();
+        for side in sides {
+            match self.take_over_one(&LinkName { hook, side }) {
                 Ok(_) => {}
                 Err(error) if is_gone(&error) => return Ok(false),
                 Err(error) => return Err(error),
@@ -138,22 +222,17 @@ impl Links {
         Ok(true)
     }
 
-    /// Detaches an agent from an interface.
+    /// Takes our programs off a hook.
     ///
     /// # Errors
     ///
-    /// When a pin cannot be removed; the link is still in force then.
-    pub fn detach(&mut self, slot: Slot, ifindex: u32) -> Result<()> {
-        self.remove_pins(slot, ifindex)?;
-        self.held.remove(&(slot, ifindex));
-        Ok(())
-    }
-
-    fn remove_pins(&self, slot: Slot, ifindex: u32) -> Result<()> {
-        for inbound in [false, true] {
-            let path = self.pins.link(&LinkName { slot, ifindex, inbound });
+    /// When a pin cannot be removed; that link is still in force then.
+    pub fn detach(&mut self, hook: Hook) -> Result<()> {
+        for side in hook.sides().iter().copied().chain([Side::Xdp]) {
+            let path = self.pins.link(&LinkName { hook, side });
             pins::remove(&path).with_context(|| format!("cannot remove the pin {}", path.display()))?;
         }
+        self.held.remove(&hook);
         Ok(())
     }
 
@@ -169,21 +248,38 @@ impl Links {
         self.expedited = None;
     }
 
-    /// The attachments in force.
+    /// The hooks with programs of ours.
     #[must_use]
-    pub fn attached(&self) -> Vec<(Slot, u32)> {
+    pub fn attached(&self) -> Vec<Hook> {
         self.held.keys().copied().collect()
-    }
-
-    fn program(&mut self, inbound: bool) -> Result<&mut SchedClassifier> {
-        classifier(&mut self.object, if inbound { PROGRAM_INBOUND } else { PROGRAM_OUTBOUND })
     }
 }
 
-/// Whether a link's interface does not exist any more (ENOLINK).
+impl std::fmt::Display for Target<'_> {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Interface(name) => write!(out, "interface {name}"),
+            Self::Cgroup(path) => write!(out, "cgroup {}", path.display()),
+            Self::Everything => out.write_str("the making of sockets"),
+        }
+    }
+}
+
+/// Whether somebody else's XDP program is on the interface (EBUSY, EEXIST).
+#[must_use]
+pub fn is_taken(error: &anyhow::Error) -> bool {
+    matches!(code(error), Some(libc::EBUSY | libc::EEXIST))
+}
+
+/// Whether a link's interface or cgroup does not exist any more (ENOLINK).
 fn is_gone(error: &anyhow::Error) -> bool {
-    // By its chain, since context is put around it.
-    let source = error.chain().find_map(|cause| cause.downcast_ref::<ProgramError>());
-    let Some(ProgramError::SyscallError(error)) = source else { return false };
-    error.io_error.raw_os_error() == Some(libc::ENOLINK)
+    code(error) == Some(libc::ENOLINK)
+}
+
+/// The system's error in an error's chain.
+fn code(error: &anyhow::Error) -> Option<i32> {
+    error.chain().find_map(|cause| match cause.downcast_ref::<ProgramError>() {
+        Some(ProgramError::SyscallError(error)) => error.io_error.raw_os_error(),
+        _ => cause.downcast_ref::<io::Error>()?.raw_os_error(),
+    })
 }

@@ -6,20 +6,25 @@
 //!
 //! ```text
 //! PIN_PATH/v<layout>/maps/<NAME>
-//! PIN_PATH/v<layout>/links/<slot>-<ifindex>-<out|in>
+//! PIN_PATH/v<layout>/links/<LINK>       see hook.rs
 //! ```
 
 pub mod breakglass;
+pub mod cgroups;
 pub mod collector;
 pub mod enforcer;
+pub mod hook;
+pub mod identities;
 pub mod interfaces;
 mod layout;
 pub mod links;
 mod object;
 pub mod pins;
 pub mod probe;
+mod programs;
 mod rcu;
 mod rows;
+mod syscall;
 mod words;
 
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
@@ -38,6 +43,7 @@ use collector::Collector;
 use enforcer::Enforcer;
 use links::Links;
 use pins::{Lock, Pins};
+use programs::Programs;
 
 /// The loaded programs and their maps: ours alone as long as this lives, in force for longer.
 pub struct Kernel {
@@ -64,8 +70,8 @@ impl Kernel {
     pub fn open(pins: &Pins, capacities: &Capacities) -> Result<Self> {
         let lock = pins.lock()?;
         let took_over = layout::prepare(pins, capacities)?;
-        let mut object = match object::load(pins, capacities) {
-            Ok(object) => object,
+        let mut programs = match load(pins, capacities) {
+            Ok(programs) => programs,
             Err(error) => {
                 if !took_over {
                     layout::discard(pins);
@@ -73,16 +79,26 @@ impl Kernel {
                 return Err(explained(error));
             }
         };
-        let collector = Collector::new(&mut object)?;
+        let maps = programs.maps();
+        let collector = Collector::new(maps)?;
         Ok(Self {
-            enforcer: Enforcer::new(&mut object)?,
-            notices: Notices::new(&mut object)?,
-            links: Links::new(object, pins.clone()),
+            enforcer: Enforcer::new(maps)?,
+            notices: Notices::new(maps)?,
+            links: Links::new(programs, pins.clone()),
             collector,
             took_over,
             _lock: lock,
         })
     }
+}
+
+/// Loads the maps and what every installation needs, so that a kernel that refuses does so at once.
+fn load(pins: &Pins, capacities: &Capacities) -> Result<Programs> {
+    let mut programs = Programs::open(pins, capacities)?;
+    for name in [maps::PROGRAM_OUTBOUND, maps::PROGRAM_INBOUND] {
+        programs.classifier(name)?;
+    }
+    Ok(programs)
 }
 
 /// An error with what `doctor` finds in the way, if it finds anything.

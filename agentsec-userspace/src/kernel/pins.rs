@@ -5,11 +5,12 @@ use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use agentsec_common::agent::Slot;
 use agentsec_common::maps::LAYOUT_VERSION;
 use anyhow::{Context, Result, bail};
 use nix::fcntl::{Flock, FlockArg};
 use nix::sys::statfs;
+
+use super::hook::LinkName;
 
 /// The pin directory of one installation.
 #[derive(Clone, Debug)]
@@ -84,7 +85,7 @@ impl Pins {
             .iter()
             .filter_map(|path| LinkName::parse(path.file_name()?.to_str()?))
             .collect();
-        links.sort_unstable_by_key(|link| (link.slot, link.ifindex, link.inbound));
+        links.sort_unstable();
         links
     }
 
@@ -165,60 +166,5 @@ pub(super) fn remove(path: &Path) -> io::Result<()> {
     match fs::remove_file(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         result => result,
-    }
-}
-
-/// Names one of the two links of an attachment: `<slot>-<ifindex>-<out|in>`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct LinkName {
-    /// The agent.
-    pub slot: Slot,
-    /// The interface, as numbered when it was attached.
-    pub ifindex: u32,
-    /// The agent's way in, or its way out.
-    pub inbound: bool,
-}
-
-impl LinkName {
-    fn parse(name: &str) -> Option<Self> {
-        let mut parts = name.split('-');
-        let slot = parts.next()?.parse().ok()?;
-        let ifindex = parts.next()?.parse().ok()?;
-        let inbound = match parts.next()? {
-            "out" => false,
-            "in" => true,
-            _ => return None,
-        };
-        parts.next().is_none().then_some(Self { slot, ifindex, inbound })
-    }
-}
-
-impl std::fmt::Display for LinkName {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let direction = if self.inbound { "in" } else { "out" };
-        write!(f, "{}-{}-{direction}", self.slot, self.ifindex)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_link_name_survives_its_file_name() {
-        for inbound in [false, true] {
-            let link = LinkName { slot: 7, ifindex: 70_000, inbound };
-            assert_eq!(LinkName::parse(&link.to_string()), Some(link));
-        }
-        for other in ["7-8", "7-8-up", "7-8-in-x", "a-8-in", ""] {
-            assert_eq!(LinkName::parse(other), None, "{other}");
-        }
-    }
-
-    #[test]
-    fn a_path_off_the_bpffs_is_refused_with_the_remedy() {
-        let directory = tempfile::tempdir().unwrap();
-        let error = Pins::new(&directory.path().join("pins")).lock().unwrap_err().to_string();
-        assert!(error.contains("not on a bpffs") && error.contains("mount -t bpf"), "{error}");
     }
 }

@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use agentsec_tests::bench;
 use agentsec_tests::demo;
 use agentsec_tests::lab::{Lab, Plan, Topology};
+use agentsec_tests::traffic::alone::{self, Alone};
 use anyhow::{Result, ensure};
 use clap::{Parser, Subcommand};
 
@@ -48,6 +49,9 @@ enum Verb {
         #[arg(long, value_name = "OBJECT")]
         against: Option<PathBuf>,
     },
+    /// Send or receive, bounded in amount and time, and say so in JSON; for tests
+    #[command(hide = true)]
+    Traffic(Alone),
     /// Set up a network with a host, agents and a world, until Enter is pressed
     Lab {
         /// How many agents
@@ -67,6 +71,7 @@ fn main() -> Result<ExitCode> {
             let met = bench::run(&bench::Options { names, json, against })?;
             ensure!(met || no_fail, "a target is missed");
         }
+        Verb::Traffic(alone) => alone::run(&alone)?,
         Verb::Lab { agents, bridged } => lab(agents, bridged)?,
     }
     Ok(ExitCode::SUCCESS)

@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use anyhow::Result;
 
-use super::{Config, Daemon, Paths, binary};
+use super::{Config, Daemon, Paths};
+use crate::binary::Program;
 use crate::netns::Namespace;
 
 /// A daemon before it runs.
@@ -79,14 +80,14 @@ impl Launch {
 
     /// Makes its directories and configuration; [`Daemon::begin`] starts it.
     pub fn prepare(mut self) -> Result<Daemon> {
-        self.binary = Some(self.binary.unwrap_or_else(binary::find));
+        self.binary = Some(self.binary.unwrap_or_else(|| Program::Daemon.find()));
         let paths = Paths::new()?;
         paths.write_config(&self.config)?;
         Ok(Daemon { launch: self, paths, child: None })
     }
 
     pub(super) fn command(&self, paths: &Paths) -> Command {
-        let binary = self.binary.clone().unwrap_or_else(binary::find);
+        let binary = self.binary.clone().unwrap_or_else(|| Program::Daemon.find());
         let mut command = self.host.command(binary);
         // Before the verb, so that they hold whatever a caller's arguments end with.
         command.arg("--run-dir").arg(paths.run());

@@ -1,6 +1,5 @@
 //! The daemon as a fixture: its own process, in a lab's host namespace, with its own sockets, state and pins.
 
-mod binary;
 mod child;
 mod config;
 mod launch;

@@ -4,6 +4,7 @@ use std::net::IpAddr;
 
 use agentsec::config::typical::push_down;
 use agentsec::config::{Prefix, TypicalRule};
+use agentsec_common::bucket::Bucket;
 use agentsec_common::profile::{COUNT_INBOUND, COUNT_OUTBOUND, NO_LIMIT, PRESENT, Profile, Weights};
 use agentsec_common::typical::PortRule;
 use agentsec_common::window::{BucketClock, LONGEST_NS};
@@ -16,6 +17,8 @@ use super::Rig;
 #[must_use]
 pub const fn calm() -> Profile {
     Profile {
+        probe: Bucket::new(1_000_000_000, 1 << 31, 0),
+        reserved: [0; 6],
         flags: PRESENT | COUNT_OUTBOUND | COUNT_INBOUND,
         generation: 1,
         bucket_multiplier: BucketClock::for_window(LONGEST_NS).multiplier(),

@@ -4,6 +4,7 @@
 //! or requests *and* a time), and hands over what it sent or received when it is asked to stop. Nothing here
 //! asks the daemon: [`capture`] and the receivers say what really crossed.
 
+pub mod alone;
 pub mod capture;
 pub mod frames;
 pub mod http;

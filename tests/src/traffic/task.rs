@@ -29,6 +29,11 @@ impl Stop {
         self.asked.load(Ordering::Relaxed) || Instant::now() >= self.deadline
     }
 
+    /// Asks for the end.
+    pub fn ask(&self) {
+        self.asked.store(true, Ordering::Relaxed);
+    }
+
     /// Sleeps for `pause`, or less if it is time to end before.
     pub fn sleep(&self, pause: Duration) {
         let end = Instant::now() + pause;
@@ -88,14 +93,14 @@ impl<T> Task<T> {
     /// # Panics
     /// When the work panicked.
     pub fn stop(self) -> T {
-        self.stop.asked.store(true, Ordering::Relaxed);
+        self.stop.ask();
         self.wait()
     }
 }
 
 impl<T> Drop for Task<T> {
     fn drop(&mut self) {
-        self.stop.asked.store(true, Ordering::Relaxed);
+        self.stop.ask();
         if let Some(thread) = self.thread.take() {
             // Whoever drops a task does not want to know how it ended.
             let _ = thread.join();

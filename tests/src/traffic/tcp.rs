@@ -31,8 +31,9 @@ impl TcpSink {
         let address = listener.local_addr()?;
         let received = Arc::<AtomicU64>::default();
         let counter = Arc::clone(&received);
-        let task =
-            Task::start(namespace, "tcp-sink", longest, move |stop| accept(&listener, stop, &counter))?;
+        let task = Task::start(namespace, "tcp-sink", longest, move |stop| {
+            accept(&listener, u64::MAX, stop, &counter);
+        })?;
         Ok(Self { address, received, task })
     }
 
@@ -56,15 +57,22 @@ impl TcpSink {
     }
 }
 
-fn accept(listener: &TcpListener, stop: &Stop, received: &AtomicU64) {
+/// Discards what so many connections bring (the listener does not block), until all have been closed or it is
+/// time to end; how many there were.
+pub(super) fn accept(listener: &TcpListener, connections: u64, stop: &Stop, received: &AtomicU64) -> u64 {
+    let mut accepted = 0;
     std::thread::scope(|scope| {
-        while !stop.now() {
+        while accepted < connections && !stop.now() {
             match listener.accept() {
-                Ok((stream, _)) => drop(scope.spawn(move || discard(stream, stop, received))),
+                Ok((stream, _)) => {
+                    accepted += 1;
+                    scope.spawn(move || discard(stream, stop, received));
+                }
                 Err(_) => std::thread::sleep(Duration::from_millis(1)),
             }
         }
     });
+    accepted
 }
 
 fn discard(mut stream: TcpStream, stop: &Stop, received: &AtomicU64) {
@@ -117,7 +125,7 @@ pub fn send(namespace: &Namespace, to: SocketAddr, plan: TcpPlan) -> Result<Task
     })
 }
 
-fn send_one(to: SocketAddr, plan: TcpPlan, stop: &Stop) -> TcpSent {
+pub(super) fn send_one(to: SocketAddr, plan: TcpPlan, stop: &Stop) -> TcpSent {
     let start = Instant::now();
     let mut sent = TcpSent::default();
     if let Err(error) = send_until_done(to, plan, stop, &mut sent) {

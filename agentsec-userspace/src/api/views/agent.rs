@@ -226,7 +226,10 @@ pub struct Attachment {
     /// Why it is not attached.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
-    /// The hooks in use: `tcx`, `clsact`, `cgroup_skb`, `xdp`.
+    /// What an operator should know of it all the same.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub remark: Option<String>,
+    /// The hooks in use: `tcx`, `clsact`, `cgroup_skb`, `xdp+tcx`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hook: Option<String>,
     /// Path of the cgroup.

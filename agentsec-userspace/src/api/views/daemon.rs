@@ -90,4 +90,7 @@ pub struct DaemonStatus {
     /// What an operator should look at, in words.
     #[serde(default)]
     pub alerts: Vec<String>,
+    /// Whether agents known by their cgroup are denied packet sockets; nothing when there are none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub packet_sockets: Option<String>,
 }

@@ -7,6 +7,7 @@ use nix::sys::resource::{RLIM_INFINITY, Resource, getrlimit};
 use nix::sys::statfs::{BPF_FS_MAGIC, statfs};
 
 use super::{Check, CheckStatus, existing};
+use crate::kernel::cgroups::Tree;
 
 /// The release of the running kernel.
 pub(super) fn release() -> String {
@@ -116,22 +117,18 @@ fn unprivileged() -> Check {
 
 fn cgroup() -> Check {
     const ABOUT: (&str, &str) = ("cgroup v2", "agents in the host's network are known by their cgroup");
-    let mounts = read("/proc/self/mounts").unwrap_or_default();
-    match cgroup2_mount(&mounts) {
-        Some(path) => Check::ok(ABOUT.0, ABOUT.1, format!("at {path}")),
-        None => {
+    match Tree::find() {
+        Ok(tree) if tree.is_whole() => Check::ok(ABOUT.0, ABOUT.1, format!("at {}", tree.mount().display())),
+        Ok(tree) => {
+            let found =
+                format!("{} shows a part of it: agents outside cannot be known", tree.mount().display());
+            Check::bad(CheckStatus::Warn, ABOUT, found, "run in the host's cgroup namespace")
+        }
+        Err(_) => {
             let found = "not mounted: `cgroup` attachments do not work";
             Check::bad(CheckStatus::Warn, ABOUT, found, "mount -t cgroup2 none /sys/fs/cgroup/unified")
         }
     }
-}
-
-fn cgroup2_mount(mounts: &str) -> Option<&str> {
-    let mut fields = mounts.lines().map(|line| line.split(' '));
-    fields.find_map(|mut line| {
-        let path = line.nth(1)?;
-        (line.next() == Some("cgroup2")).then_some(path)
-    })
 }
 
 fn memlock(release: &str) -> Check {
@@ -199,14 +196,6 @@ mod tests {
         ] {
             assert_eq!(kernel(release).status, status, "{release}");
         }
-    }
-
-    #[test]
-    fn the_unified_hierarchy_is_found_wherever_it_is() {
-        let mounts =
-            "cgroup /sys/fs/cgroup/cpu cgroup rw 0 0\ncgroup2 /sys/fs/cgroup/unified cgroup2 rw 0 0\n";
-        assert_eq!(cgroup2_mount(mounts), Some("/sys/fs/cgroup/unified"));
-        assert_eq!(cgroup2_mount("none /cgroup2 tmpfs rw 0 0\n"), None);
     }
 
     #[test]

@@ -4,6 +4,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::time::{Duration, Instant};
 
 use agentsec_common::agent::Identity;
+use agentsec_common::bucket::Bucket;
 use agentsec_common::counters::Counters;
 use agentsec_common::ledger::Ledger;
 use agentsec_common::maps::{
@@ -66,6 +67,8 @@ impl Object {
     fn expect(&mut self, expected: Expected) -> Result<()> {
         let everything = expected == Expected::Everything;
         let profile = Profile {
+            probe: Bucket::new(1_000_000_000, 1 << 31, 0),
+            reserved: [0; 6],
             flags: PRESENT | COUNT_OUTBOUND | COUNT_INBOUND,
             generation: 0,
             bucket_multiplier: BucketClock::for_window(WINDOW_NS).multiplier(),
