@@ -2,17 +2,22 @@
 
 use std::ops::{Deref, DerefMut};
 
-use agentsec_common::agent::{Direction, Identity, Slot};
+use super::frames::address as stored;
+use agentsec_common::agent::{Direction, Identity, LinkAddress, LinkIpv4, Scope, Slot};
 use agentsec_common::counters::Traffic;
 use agentsec_common::policy::{Control, Mode, State};
-use anyhow::Result;
+use anyhow::{Context, Result};
 
+use super::door::{Door, Inside};
+use super::frames::{AGENT4, AGENT6};
 use super::{Fate, LOOPBACK, Rig, Sizes, Skb};
 
 /// Gives every agent a slot of its own, so that rows of a table do not see each other's counts.
 pub struct Arena {
     rig: Rig,
     next: Slot,
+    door: Door,
+    inside: Option<Inside>,
 }
 
 /// An agent that has its turn.
@@ -50,7 +55,26 @@ impl Arena {
 
     /// An arena.
     pub fn sized(sizes: Sizes) -> Result<Self> {
-        Ok(Self { rig: Rig::sized(sizes)?, next: 0 })
+        Ok(Self { rig: Rig::sized(sizes)?, next: 0, door: Door::Interface, inside: None })
+    }
+
+    /// An arena whose frames come in by a door. By the door of cgroups, this process goes into one.
+    pub fn at(door: Door) -> Result<Self> {
+        let mut rig = Rig::with_doors(Sizes::default(), &[door])?;
+        let inside = (door == Door::Cgroup).then(Inside::enter).transpose()?;
+        if let Some(inside) = &inside {
+            let levels = inside.ids.len() as u32;
+            let deepest = agentsec::kernel::cgroups::Tree::find()?.is_whole();
+            anyhow::ensure!(deepest, "only a part of the cgroup tree is mounted here");
+            rig.maps.scope.set(0, Scope { cgroup_levels: 1 << levels, prefixes: 0 }, 0)?;
+        }
+        Ok(Self { rig, next: 0, door, inside })
+    }
+
+    /// The cgroups that this process is in, from the outermost; none by other doors.
+    #[must_use]
+    pub fn cgroups(&self) -> &[u64] {
+        self.inside.as_ref().map_or(&[], |inside| &inside.ids)
     }
 
     /// The next agent: enforced and CLOSED, on the profile of `row`. From now on frames are its frames.
@@ -71,7 +95,21 @@ impl Arena {
 
     /// From now on frames are this agent's frames.
     pub fn turn(&mut self, agent: &Agent) -> Result<()> {
-        self.rig.identify(LOOPBACK, Identity::of(agent.slot))
+        let identity = Identity::of(agent.slot);
+        match self.door {
+            Door::Interface => self.rig.identify(LOOPBACK, identity),
+            Door::Link => {
+                let (word, ifindex) = (identity.to_word(), LOOPBACK);
+                let address = u32::from_ne_bytes(AGENT4.octets());
+                self.rig.maps.ipv4.insert(LinkIpv4 { ifindex, address }, word, 0)?;
+                let address = stored(AGENT6.into());
+                Ok(self.rig.maps.ipv6.insert(LinkAddress { ifindex, address }, word, 0)?)
+            }
+            Door::Cgroup => {
+                let own = *self.cgroups().last().context("this process is in no cgroup of its own")?;
+                Ok(self.rig.maps.cgroups.insert(own, identity.to_word(), 0)?)
+            }
+        }
     }
 
     /// Rewrites the agent's control word.
@@ -92,12 +130,12 @@ impl Arena {
 
     /// Sends a frame as the agent whose turn it is.
     pub fn send(&self, frame: impl Into<Skb>) -> Result<Fate> {
-        self.rig.run(Direction::Outbound, &frame.into())
+        self.rig.run_at(self.door, Direction::Outbound, &frame.into())
     }
 
     /// Sends a frame to the agent whose turn it is.
     pub fn receive(&self, frame: impl Into<Skb>) -> Result<Fate> {
-        self.rig.run(Direction::Inbound, &frame.into())
+        self.rig.run_at(self.door, Direction::Inbound, &frame.into())
     }
 
     /// What the counters say about one direction of an agent.

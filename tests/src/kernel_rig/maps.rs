@@ -1,6 +1,6 @@
 //! The maps of a rig, typed.
 
-use agentsec_common::agent::Slot;
+use agentsec_common::agent::{LinkAddress, LinkIpv4, Scope, Slot};
 use agentsec_common::counters::{Counters, Strays};
 use agentsec_common::endpoint::{Endpoint, EndpointKey};
 use agentsec_common::ledger::Ledger;
@@ -30,6 +30,18 @@ pub struct Maps {
     pub near: Array<MapData, u64>,
     /// Slots by greater interface index.
     pub far: HashMap<MapData, u32, u64>,
+    /// Slots by cgroup.
+    pub cgroups: HashMap<MapData, u64, u64>,
+    /// Slots by link and IPv4 address.
+    pub ipv4: HashMap<MapData, LinkIpv4, u64>,
+    /// Slots by link and IPv6 address.
+    pub ipv6: HashMap<MapData, LinkAddress, u64>,
+    /// Slots by link and prefix.
+    pub prefixes: LpmTrie<MapData, LinkAddress, u32>,
+    /// Which look-ups find something.
+    pub scope: Array<MapData, Scope>,
+    /// Network namespaces that are counted elsewhere.
+    pub covered: HashMap<MapData, u64, u64>,
     /// What the kernel writes about agents.
     pub ledger: Array<MapData, Ledger>,
     /// Whom they talk to.
@@ -63,6 +75,12 @@ impl Maps {
             typical: map(maps::TYPICAL)?.try_into()?,
             near: map(maps::IDENTITY_NEAR)?.try_into()?,
             far: map(maps::IDENTITY_FAR)?.try_into()?,
+            cgroups: map(maps::IDENTITY_CGROUP)?.try_into()?,
+            ipv4: map(maps::IDENTITY_IPV4)?.try_into()?,
+            ipv6: map(maps::IDENTITY_IPV6)?.try_into()?,
+            prefixes: map(maps::IDENTITY_PREFIX)?.try_into()?,
+            scope: map(maps::SCOPE)?.try_into()?,
+            covered: map(maps::COVERED)?.try_into()?,
             ledger: map(maps::LEDGER)?.try_into()?,
             endpoints: map(maps::ENDPOINTS)?.try_into()?,
             counters: map(maps::COUNTERS)?.try_into()?,

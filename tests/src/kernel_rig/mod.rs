@@ -10,6 +10,7 @@
 
 mod arena;
 mod clock;
+pub mod door;
 pub mod frames;
 mod maps;
 pub mod profiles;
@@ -21,15 +22,16 @@ use std::{env, fs};
 
 use agentsec_common::agent::{Direction, Identity, Slot};
 use agentsec_common::endpoint::{Endpoint, EndpointKey, EndpointKind};
-use agentsec_common::maps::{IDENTITY_NEAR_CAPACITY, PROGRAM_INBOUND, PROGRAM_OUTBOUND};
+use agentsec_common::maps::{IDENTITY_NEAR_CAPACITY, PROGRAM_INBOUND, PROGRAM_LINK_XDP, PROGRAM_OUTBOUND};
 use agentsec_common::policy::{Control, SlowSignals};
 use agentsec_common::profile::Profile;
 use anyhow::{Context, Result, bail};
-use aya::programs::{SchedClassifier, TestRun, TestRunOptions};
+use aya::programs::{Program, SchedClassifier, TestRun, TestRunOptions, Xdp};
 use aya::{Ebpf, EbpfLoader};
 
 pub use arena::{Agent, Arena, Tally};
 pub use clock::{coarse_ns, second};
+pub use door::Door;
 pub use maps::Maps;
 pub use skb::Skb;
 
@@ -93,18 +95,26 @@ impl Rig {
         Self::sized(Sizes::default())
     }
 
-    /// Loads the programs.
+    /// Loads the programs of interfaces.
     pub fn sized(sizes: Sizes) -> Result<Self> {
+        Self::with_doors(sizes, &[Door::Interface])
+    }
+
+    /// Loads the programs of some doors.
+    pub fn with_doors(sizes: Sizes, doors: &[Door]) -> Result<Self> {
         let mut loader = EbpfLoader::new();
         for (name, entries) in maps::entries(sizes) {
             loader.map_max_entries(name, entries);
         }
         let object = object()?;
         let mut programs = loader.load(&object).context("loading the maps (root?)")?;
-        for name in [PROGRAM_OUTBOUND, PROGRAM_INBOUND] {
-            let program: &mut SchedClassifier =
-                programs.program_mut(name).with_context(|| format!("no program {name}"))?.try_into()?;
-            program.load().with_context(|| format!("loading {name}"))?;
+        for door in doors {
+            for direction in [Direction::Outbound, Direction::Inbound] {
+                load(&mut programs, door.program(direction))?;
+            }
+            if *door == Door::Link {
+                load(&mut programs, PROGRAM_LINK_XDP)?;
+            }
         }
         let maps = Maps::take(&mut programs)?;
         Ok(Self { programs, maps })
@@ -147,9 +157,40 @@ impl Rig {
         self.maps.change_policy(key.slot, |policy| policy.endpoints_removed[usize::from(key.kind)] += 1)
     }
 
-    /// Runs one frame through the program of its direction.
+    /// Runs one frame through an interface's program of its direction.
     pub fn run(&self, direction: Direction, skb: &Skb) -> Result<Fate> {
         self.run_repeatedly(direction, skb, 1)
+    }
+
+    /// Runs one frame through a door's program of its direction.
+    pub fn run_at(&self, door: Door, direction: Direction, skb: &Skb) -> Result<Fate> {
+        let context = skb.context();
+        let options =
+            TestRunOptions { data_in: Some(&skb.frame), ctx_in: Some(&context), ..TestRunOptions::default() };
+        let name = door.program(direction);
+        let result = match self.programs.program(name).with_context(|| format!("no program {name}"))? {
+            Program::SchedClassifier(program) => program.test_run(options),
+            Program::CgroupSkb(program) => program.test_run(options),
+            _ => bail!("{name} is no program for socket buffers"),
+        };
+        let verdict = result.with_context(|| format!("running {skb:?}"))?.return_value.cast_signed();
+        match (door, verdict) {
+            (Door::Cgroup, 1) | (_, NEXT) => Ok(Fate::Passed),
+            (Door::Cgroup, 0) | (_, SHOT) => Ok(Fate::Dropped),
+            (_, other) => bail!("a verdict that is none: {other}"),
+        }
+    }
+
+    /// Runs one frame through the program before the stack.
+    pub fn run_before_stack(&self, frame: &[u8]) -> Result<Fate> {
+        let program = self.programs.program(PROGRAM_LINK_XDP).context("no program before the stack")?;
+        let program: &Xdp = program.try_into()?;
+        let options = TestRunOptions { data_in: Some(frame), ..TestRunOptions::default() };
+        match program.test_run(options).context("running a frame before the stack")?.return_value {
+            2 => Ok(Fate::Passed),
+            1 => Ok(Fate::Dropped),
+            other => bail!("a verdict that is none: {other}"),
+        }
     }
 
     /// Runs the same frame `times` in a row without leaving the kernel; tells what became of the last.
@@ -183,4 +224,14 @@ impl Rig {
         all.sort_unstable_by_key(|(key, _)| (key.remote.map(u32::from_be), key.protocol, key.port));
         Ok(all)
     }
+}
+
+fn load(programs: &mut Ebpf, name: &str) -> Result<()> {
+    let loaded = match programs.program_mut(name).with_context(|| format!("no program {name}"))? {
+        Program::SchedClassifier(program) => program.load(),
+        Program::CgroupSkb(program) => program.load(),
+        Program::Xdp(program) => program.load(),
+        _ => bail!("{name} is of a kind that no rig loads"),
+    };
+    loaded.with_context(|| format!("loading {name}"))
 }
