@@ -54,6 +54,7 @@ impl Daemon {
             cgroups: Cgroups::default(),
             next_reclaim_ns: 0,
             next_ageing_ns: 0,
+            next_repair_ns: 0,
             options,
             config,
             boot_id,

@@ -127,9 +127,15 @@ impl Daemon {
     /// The hook at which our programs see an agent.
     fn hook_of(&self, key: Key) -> &'static str {
         match key {
-            Key::Interface(_) => "tcx",
-            Key::Address(prefix) if self.kernel.links.has_xdp(prefix.ifindex) => "xdp+tcx",
-            Key::Address(_) => "tcx",
+            Key::Interface(ifindex) => self.kernel.links.attached_by(ifindex),
+            Key::Address(prefix) => {
+                let by = self.kernel.links.attached_by(prefix.ifindex);
+                match (self.kernel.links.has_xdp(prefix.ifindex), by) {
+                    (true, "clsact") => "xdp+clsact",
+                    (true, _) => "xdp+tcx",
+                    (false, by) => by,
+                }
+            }
             Key::Cgroup(_) => "cgroup_skb",
         }
     }

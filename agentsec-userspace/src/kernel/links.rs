@@ -1,4 +1,5 @@
-//! Attachments: the links that tie our programs to hooks, each pinned and held.
+//! Attachments: the links that tie our programs to hooks, each pinned and held. Where the kernel has no TCX, filters
+//! take the place of links on interfaces.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -11,6 +12,7 @@ use aya::programs::links::{CgroupAttachMode, FdLink, LinkOrder};
 use aya::programs::tc::TcAttachOptions;
 use aya::programs::{CgroupSkbAttachType, ProgramError, TcAttachType, XdpMode};
 
+use super::filters::{self, Filters};
 use super::hook::{Hook, LinkName, Side};
 use super::pins::{self, Pins};
 use super::programs::Programs;
@@ -21,8 +23,29 @@ use super::syscall;
 pub struct Links {
     programs: Programs,
     pins: Pins,
-    held: BTreeMap<Hook, BTreeMap<Side, OwnedFd>>,
+    filters: Filters,
+    /// Whether interfaces are attached to by links.
+    has_tcx: bool,
+    held: BTreeMap<Hook, BTreeMap<Side, Held>>,
     expedited: Option<Expedited>,
+}
+
+/// What ties a program to its hook.
+#[derive(Debug)]
+enum Held {
+    /// A link, pinned.
+    Link {
+        /// Held as well, for when its pin is unmounted.
+        _fd: OwnedFd,
+    },
+    /// A clsact filter, which holds the program by itself.
+    Filter,
+}
+
+impl From<OwnedFd> for Held {
+    fn from(fd: OwnedFd) -> Self {
+        Self::Link { _fd: fd }
+    }
 }
 
 /// What became of the links of an earlier daemon.
@@ -35,6 +58,8 @@ pub struct TakenOver {
     pub halves: Vec<Hook>,
     /// Hooks whose interface or cgroup is gone; their pins are removed.
     pub gone: Vec<Hook>,
+    /// Hooks whose filter somebody had taken off meanwhile. They are attached again.
+    pub repaired: Vec<Hook>,
 }
 
 /// What a hook is made on.
@@ -50,7 +75,8 @@ pub enum Target<'a> {
 
 impl Links {
     pub(super) fn new(programs: Programs, pins: Pins) -> Self {
-        Self { programs, pins, held: BTreeMap::new(), expedited: None }
+        let filters = Filters::new(&pins.layout());
+        Self { programs, pins, filters, has_tcx: filters::has_tcx(), held: BTreeMap::new(), expedited: None }
     }
 
     /// Whether the kernel tells cgroup programs a packet's network namespace, so that what is counted on an
@@ -70,7 +96,7 @@ impl Links {
         for name in self.pins.pinned_links() {
             match self.take_over_one(&name) {
                 Ok(link) => {
-                    self.held.entry(name.hook).or_default().insert(name.side, link);
+                    self.held.entry(name.hook).or_default().insert(name.side, link.into());
                 }
                 Err(error) if is_gone(&error) => {
                     pins::remove(&self.pins.link(&name)).context("removing the pin of a dead link")?;
@@ -79,10 +105,75 @@ impl Links {
                 Err(error) => return Err(error.context(format!("taking over the link {name}"))),
             }
         }
+        self.take_over_filters(&mut taken)?;
         taken.gone.dedup();
+        taken.repaired.dedup();
         let whole = |hook: &Hook| self.missing(*hook).is_empty();
         (taken.attached, taken.halves) = self.held.keys().partition(|hook| whole(hook));
         Ok(taken)
+    }
+
+    /// Puts our programs into the filters of an earlier daemon, or back to where such a filter should be.
+    fn take_over_filters(&mut self, taken: &mut TakenOver) -> Result<()> {
+        for name in self.filters.remembered() {
+            let was_there = Filters::is_there(&name)?;
+            match self.put_filter(&name) {
+                Ok(()) => {
+                    self.held.entry(name.hook).or_default().insert(name.side, Held::Filter);
+                    if !was_there {
+                        taken.repaired.push(name.hook);
+                    }
+                }
+                Err(error) if is_gone(&error) => {
+                    self.filters.remove(&name)?;
+                    taken.gone.push(name.hook);
+                }
+                Err(error) => return Err(error.context(format!("taking over the filter {name}"))),
+            }
+        }
+        Ok(())
+    }
+
+    fn put_filter(&mut self, name: &LinkName) -> Result<()> {
+        let program = self.programs.fd(name.program().context("a hook has no such program")?)?;
+        self.filters.put(name, program)
+    }
+
+    /// Puts the filters back that somebody has taken off. The hooks where that was so, and whether it could be done; an
+    /// interface that is gone is none of them.
+    pub fn repair(&mut self) -> Vec<(Hook, Result<()>)> {
+        let mut repaired = BTreeMap::new();
+        for name in self.filters_held() {
+            let result = match Filters::is_there(&name) {
+                Ok(true) => continue,
+                Ok(false) => self.put_filter(&name),
+                Err(error) => Err(error),
+            };
+            match result {
+                Err(error) if is_gone(&error) => {}
+                Err(error) => drop(repaired.insert(name.hook, Err(error))),
+                Ok(()) => drop(repaired.entry(name.hook).or_insert(Ok(()))),
+            }
+        }
+        repaired.into_iter().collect()
+    }
+
+    fn filters_held(&self) -> Vec<LinkName> {
+        let held = self.held.iter().flat_map(|(&hook, sides)| {
+            let filters = sides.iter().filter(|(_, held)| matches!(held, Held::Filter));
+            filters.map(move |(&side, _)| LinkName { hook, side })
+        });
+        held.collect()
+    }
+
+    /// What our programs on an interface are attached by: `tcx` or `clsact`.
+    #[must_use]
+    pub fn attached_by(&self, ifindex: u32) -> &'static str {
+        let is_on = |hook: &Hook| match hook {
+            Hook::Interface { ifindex: of, .. } | Hook::Link { ifindex: of } => *of == ifindex,
+            Hook::Cgroup { .. } | Hook::Sockets => false,
+        };
+        if self.filters_held().iter().any(|name| is_on(&name.hook)) { "clsact" } else { "tcx" }
     }
 
     fn take_over_one(&mut self, name: &LinkName) -> Result<OwnedFd> {
@@ -149,9 +240,15 @@ impl Links {
     }
 
     fn attach_side(&mut self, name: LinkName, target: Target<'_>) -> Result<()> {
-        let link = self.link(name, target)?;
-        let link = self.pin(name, link)?;
-        self.held.entry(name.hook).or_default().insert(name.side, link);
+        let by_filter = !self.has_tcx && matches!(target, Target::Interface(_)) && name.side != Side::Xdp;
+        let held = if by_filter {
+            self.put_filter(&name)?;
+            Held::Filter
+        } else {
+            let link = self.link(name, target)?;
+            self.pin(name, link)?.into()
+        };
+        self.held.entry(name.hook).or_default().insert(name.side, held);
         Ok(())
     }
 
@@ -211,6 +308,10 @@ impl Links {
     /// When the kernel gives neither answer.
     pub fn is_alive(&mut self, hook: Hook) -> Result<bool> {
         let Some(links) = self.held.get(&hook) else { return Ok(false) };
+        if links.values().any(|held| matches!(held, Held::Filter)) {
+            // The move took its qdiscs away.
+            return Ok(false);
+        }
         let sides: Vec<Side> = links.keys().copied().collect();
         for side in sides {
             match self.take_over_one(&LinkName { hook, side }) {
@@ -226,10 +327,14 @@ impl Links {
     ///
     /// # Errors
     ///
-    /// When a pin cannot be removed; that link is still in force then.
+    /// When a pin or a filter cannot be removed; it is still in force then.
     pub fn detach(&mut self, hook: Hook) -> Result<()> {
         for side in hook.sides().iter().copied().chain([Side::Xdp]) {
-            let path = self.pins.link(&LinkName { hook, side });
+            let name = LinkName { hook, side };
+            if self.filters.remembers(&name) {
+                self.filters.remove(&name)?;
+            }
+            let path = self.pins.link(&name);
             pins::remove(&path).with_context(|| format!("cannot remove the pin {}", path.display()))?;
         }
         self.held.remove(&hook);
@@ -271,9 +376,9 @@ pub fn is_taken(error: &anyhow::Error) -> bool {
     matches!(code(error), Some(libc::EBUSY | libc::EEXIST))
 }
 
-/// Whether a link's interface or cgroup does not exist any more (ENOLINK).
+/// Whether a link's interface or cgroup does not exist any more (ENOLINK; ENODEV when netlink is asked).
 fn is_gone(error: &anyhow::Error) -> bool {
-    code(error) == Some(libc::ENOLINK)
+    matches!(code(error), Some(libc::ENOLINK | libc::ENODEV))
 }
 
 /// The system's error in an error's chain.

@@ -67,6 +67,7 @@ pub(crate) fn one_agent() -> Status {
             events: EventCounts { written: 5, queued: 0, lost: 0 },
             attachments_pending: 0,
             alerts: Vec::new(),
+            packet_sockets: None,
         },
     }
 }
