@@ -14,7 +14,7 @@ use super::kernel::Unpacked;
 use crate::workspace::{self, find_program};
 
 /// What tests call besides the daemon.
-const TOOLS: [&str; 3] = ["ip", "bridge", "bpftool"];
+const TOOLS: [&str; 5] = ["ip", "bridge", "tc", "bpftool", "ethtool"];
 
 /// Directories that the guest mounts something on, or expects to be there.
 const DIRECTORIES: [&str; 7] = ["bin", "dev", "proc", "run", "sys", "tmp", "root"];

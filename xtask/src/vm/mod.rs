@@ -15,6 +15,7 @@ mod machine;
 mod report;
 mod selection;
 
+use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -169,14 +170,15 @@ fn tell(progress: &Progress, Finished { guest, report, seconds, faults }: &Finis
         let took = run.seconds.1 - run.seconds.0;
         let passed = run.tests.iter().filter(|(_, outcome)| *outcome == report::Outcome::Passed).count();
         progress.done(&format!("  passed   {passed} of {} in {took:.0} s", run.program));
-        for (name, outcome) in &run.tests {
-            if let report::Outcome::Ignored(why) = outcome {
-                progress.done(&format!("  skipped  {}: {name}: {why}", run.program));
-            }
-        }
     }
-    for (what, why) in &guest.left_out {
-        progress.done(&format!("  skipped  {what}: {why}"));
+    let ignored = report.ignored();
+    let left_out = guest.left_out.iter().map(|(what, why)| (what.as_str(), *why));
+    let mut by_reason: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+    for (what, why) in ignored.iter().map(|(what, why)| (what.as_str(), *why)).chain(left_out) {
+        by_reason.entry(why).or_default().push(what);
+    }
+    for (why, what) in by_reason {
+        progress.done(&format!("  skipped  {}\n           {why}", what.join("\n           ")));
     }
     for fault in faults {
         progress.done(&format!("  {} {}", paint("31;1", "failed  "), fault.trim_end()));

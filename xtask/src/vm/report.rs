@@ -99,6 +99,17 @@ impl Report {
         )
     }
 
+    /// The tests that their programs ignored, and why.
+    pub fn ignored(&self) -> Vec<(String, &str)> {
+        let tests = self.programs.iter().flat_map(|run| run.tests.iter().map(move |test| (run, test)));
+        tests
+            .filter_map(|(run, (name, outcome))| match outcome {
+                Outcome::Ignored(why) => Some((format!("{}: {name}", run.program), why.as_str())),
+                Outcome::Passed | Outcome::Failed => None,
+            })
+            .collect()
+    }
+
     /// What is wrong, a paragraph each; nothing, when what was to run ran and passed. `console` is what the guest's
     /// kernel has said, `why` how it ended if not by itself.
     pub fn faults(&self, expected: &[&str], why: Option<&str>, console: &str) -> Vec<String> {
