@@ -1,6 +1,6 @@
 //! The maps, as `agentsec-common` describes them. Capacities are defaults: the daemon sets its own.
 
-use aya_ebpf::bindings::BPF_F_MMAPABLE;
+use aya_ebpf::bindings::{BPF_F_MMAPABLE, BPF_F_NO_PREALLOC};
 use aya_ebpf::btf_maps::{Array, HashMap, LpmTrie, PerCpuArray, RingBuf};
 use aya_ebpf::macros::btf_map;
 
@@ -19,6 +19,8 @@ use agentsec_common::typical::{PortRules, TypicalKey};
 
 const AGENTS_MAX: usize = AGENT_CAPACITY as usize;
 const MMAPABLE: usize = BPF_F_MMAPABLE as usize;
+/// Entries are allocated when they are made: most installations use one kind of identity, and few of its entries.
+const AS_NEEDED: usize = BPF_F_NO_PREALLOC as usize;
 
 #[btf_map]
 pub static POLICY: Array<Policy, AGENTS_MAX, MMAPABLE> = Array::new();
@@ -37,17 +39,18 @@ pub static IDENTITY_NEAR: Array<u64, { IDENTITY_NEAR_CAPACITY as usize }> = Arra
 #[btf_map]
 pub static IDENTITY_FAR: HashMap<u32, u64, { IDENTITY_FAR_CAPACITY as usize }> = HashMap::new();
 #[btf_map]
-pub static IDENTITY_CGROUP: HashMap<u64, u64, { IDENTITY_CAPACITY as usize }> = HashMap::new();
+pub static IDENTITY_CGROUP: HashMap<u64, u64, { IDENTITY_CAPACITY as usize }, AS_NEEDED> = HashMap::new();
 #[btf_map]
-pub static IDENTITY_IPV4: HashMap<LinkIpv4, u64, { IDENTITY_CAPACITY as usize }> = HashMap::new();
+pub static IDENTITY_IPV4: HashMap<LinkIpv4, u64, { IDENTITY_CAPACITY as usize }, AS_NEEDED> = HashMap::new();
 #[btf_map]
-pub static IDENTITY_IPV6: HashMap<LinkAddress, u64, { IDENTITY_CAPACITY as usize }> = HashMap::new();
+pub static IDENTITY_IPV6: HashMap<LinkAddress, u64, { IDENTITY_CAPACITY as usize }, AS_NEEDED> =
+    HashMap::new();
 #[btf_map]
 pub static IDENTITY_PREFIX: LpmTrie<LinkAddress, u32, { IDENTITY_CAPACITY as usize }> = LpmTrie::new();
 #[btf_map]
 pub static SCOPE: Array<Scope, 1> = Array::new();
 #[btf_map]
-pub static COVERED: HashMap<u64, u64, { COVERED_CAPACITY as usize }> = HashMap::new();
+pub static COVERED: HashMap<u64, u64, { COVERED_CAPACITY as usize }, AS_NEEDED> = HashMap::new();
 /// The programs never look at it; it is theirs so that it is pinned and lives with them.
 #[btf_map]
 pub static AGENTS: Array<AgentName, AGENTS_MAX> = Array::new();

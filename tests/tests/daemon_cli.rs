@@ -98,6 +98,9 @@ fn endpoints_are_whom_an_agent_talks_to() -> Result<()> {
     assert_eq!((&dns["typical"], &dns["remote"]), (&false.into(), &stranger.ip().to_string().into()));
     let strange = object(&scene.daemon, &["endpoints", NAMES[0], "--untypical", "--json"])?;
     assert_eq!(strange["endpoints"].as_array().map(Vec::len), Some(1), "{strange}");
+    let chosen = ["--protocol", "udp", "--port", "53", "--remote", &stranger.ip().to_string(), "--opened"];
+    let chosen = object(&scene.daemon, &[&["endpoints", NAMES[0], "--json"], &chosen[..]].concat())?;
+    assert_eq!(chosen["endpoints"], strange["endpoints"]);
     scene.wait_for_event("the new endpoint", |event| event["event_type"] == "ENDPOINT_NEW")?;
     Ok(())
 }
@@ -142,6 +145,34 @@ fn exit_codes_tell_scripts_what_is_wrong() -> Result<()> {
         let (code, said) = ends(&scene.daemon, arguments)?;
         assert_eq!(code, Some(3), "{arguments:?}: {said}");
     }
+    Ok(())
+}
+
+#[test]
+fn all_agents_of_a_tag_are_contained_and_released_at_once() -> Result<()> {
+    let tags = |config: Config, agent: usize, tags: &[&str]| {
+        config.set(&format!("agents.{}.tags", NAMES[agent]), tags.to_vec())
+    };
+    let config = tags(tags(tags(config(3), 0, &["batch"]), 1, &["batch", "eu"]), 2, &["eu"]);
+    let scene = Scene::routed(3, &config.set("breaker.never_isolate", vec![NAMES[1]]))?;
+    let (code, said) = ends(&scene.daemon, &["quarantine", "--tag", "batch", "--reason", "test", "--hold"])?;
+    assert_eq!(code, Some(8), "{said}");
+    assert!(said.contains("is now OPEN") && said.contains("never_isolate"), "{said}");
+    let states = || -> Result<Vec<Value>> {
+        let status = scene.daemon.status()?;
+        Ok((0..3).map(|agent| status["agents"][agent]["state"].clone()).collect())
+    };
+    assert_eq!(states()?, ["OPEN", "CLOSED", "CLOSED"]);
+    assert_eq!(scene.daemon.status()?["agents"][1]["tags"], serde_json::json!(["batch", "eu"]));
+    assert!(scene.daemon.cli_ok(&["agents"])?.contains("batch eu"));
+    let event = scene.wait_for_event("the command", |event| event["event_data"]["tag"] == "batch")?;
+    assert_eq!(event["event_data"]["agents"], 2, "{event}");
+    let (code, said) = ends(&scene.daemon, &["quarantine", "--tag", "bacth", "--reason", "test"])?;
+    assert_eq!(code, Some(4), "{said}");
+    assert!(said.contains("`batch`, `eu`"), "{said}");
+    let released = object(&scene.daemon, &["release", "--tag", "batch", "--force", "--json"])?;
+    assert_eq!(released["agents"].as_array().map(Vec::len), Some(2), "{released}");
+    assert_eq!(states()?, ["CLOSED", "CLOSED", "CLOSED"]);
     Ok(())
 }
 

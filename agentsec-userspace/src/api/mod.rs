@@ -25,7 +25,8 @@ pub mod time;
 pub mod views;
 
 pub use request::{
-    Operation, OperationOutcome, OperationReply, Refusal, Reply, Request, RequestError, RequestErrorCode,
+    Operation, OperationOutcome, OperationRefusal, OperationReply, Refusal, Reply, Request, RequestError,
+    RequestErrorCode, Whom,
 };
 pub use server::{Server, ServerOptions};
 pub use time::Timestamp;

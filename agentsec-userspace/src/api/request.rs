@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use agentsec_common::agent::AgentName;
+use agentsec_common::agent::{AgentName, NAME_BYTES};
 use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
 
@@ -46,36 +46,47 @@ pub enum Request {
     Refused(Refusal),
 }
 
+/// Whom an operator means.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Whom {
+    /// One agent.
+    Agent(String),
+    /// Every agent that has the tag.
+    Tag(String),
+    /// Everybody.
+    All,
+}
+
 /// What an operator can do.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Operation {
     /// Open a circuit.
     Quarantine {
         /// Whose.
-        agent: String,
+        whom: Whom,
         /// Why; not empty.
         reason: String,
         /// No automatic probe afterwards.
         hold: bool,
     },
-    /// Let an agent, or everybody who is contained, out.
+    /// Let somebody who is contained out.
     Release {
-        /// Whom; `None` for all.
-        agent: Option<String>,
+        /// Whom.
+        whom: Whom,
         /// Straight to CLOSED, without probing, and in spite of a hold.
         force: bool,
     },
     /// Judge without dropping, or end that.
     Shadow {
-        /// Whose.
-        agent: String,
+        /// Whom.
+        whom: Whom,
         /// Whether.
         on: bool,
     },
     /// Neither judge nor drop, or end that.
     Exempt {
         /// Whom.
-        agent: String,
+        whom: Whom,
         /// Whether.
         on: bool,
     },
@@ -86,6 +97,18 @@ pub enum Operation {
 pub struct OperationReply {
     /// One entry for every agent concerned.
     pub agents: Vec<OperationOutcome>,
+    /// Of several agents, those for whom it was not carried out.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub refused: Vec<OperationRefusal>,
+}
+
+/// Why an operation was not carried out for one agent of several.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OperationRefusal {
+    /// The agent.
+    pub agent: String,
+    /// Why, in words.
+    pub message: String,
 }
 
 /// What became of one agent.
@@ -131,6 +154,14 @@ pub enum RequestErrorCode {
 }
 
 impl RequestError {
+    /// No agent with this tag; `known` are the tags that some agent has.
+    #[must_use]
+    pub fn no_tag<'a>(tag: &str, known: impl IntoIterator<Item = &'a str>) -> Self {
+        let known: Vec<String> = known.into_iter().map(|tag| format!("`{tag}`")).collect();
+        let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
+        Self::new(RequestErrorCode::NotFound, format!("no agent has the tag `{tag}`; known tags: {known}"))
+    }
+
     /// No agent of this name.
     #[must_use]
     pub fn no_agent(name: &str) -> Self {
@@ -175,8 +206,10 @@ pub const REASON_BYTES: usize = 1024;
 impl Operation {
     /// Refuses names that no agent can have, and a reason that says nothing or too much.
     pub(super) fn check(&self) -> Result<(), RequestError> {
-        if let Some(agent) = self.agent() {
-            check_agent(agent)?;
+        match self.whom() {
+            Whom::Agent(agent) => check_agent(agent)?,
+            Whom::Tag(tag) => check_tag(tag)?,
+            Whom::All => {}
         }
         match self {
             Self::Quarantine { reason, .. } if reason.trim().is_empty() => {
@@ -190,16 +223,24 @@ impl Operation {
         }
     }
 
-    /// The agent concerned; `None` for all.
+    /// Whom it concerns.
     #[must_use]
-    pub fn agent(&self) -> Option<&str> {
+    pub fn whom(&self) -> &Whom {
         match self {
-            Self::Quarantine { agent, .. } | Self::Shadow { agent, .. } | Self::Exempt { agent, .. } => {
-                Some(agent)
-            }
-            Self::Release { agent, .. } => agent.as_deref(),
+            Self::Quarantine { whom, .. }
+            | Self::Release { whom, .. }
+            | Self::Shadow { whom, .. }
+            | Self::Exempt { whom, .. } => whom,
         }
     }
+}
+
+/// Refuses a tag that no agent can have.
+fn check_tag(tag: &str) -> Result<(), RequestError> {
+    if (1..=NAME_BYTES).contains(&tag.len()) {
+        return Ok(());
+    }
+    Err(RequestError::new(RequestErrorCode::Invalid, format!("a tag has 1 to {NAME_BYTES} bytes")))
 }
 
 /// Refuses a name that no agent can have.
@@ -217,13 +258,16 @@ mod tests {
     #[test]
     fn a_quarantine_needs_an_agent_and_a_reason() {
         let quarantine = |agent: &str, reason: &str| {
-            Operation::Quarantine { agent: agent.into(), reason: reason.into(), hold: false }.check()
+            let whom = Whom::Agent(agent.into());
+            Operation::Quarantine { whom, reason: reason.into(), hold: false }.check()
         };
         assert_eq!(quarantine("crawler", "smells"), Ok(()));
         for (agent, reason) in [("", "smells"), ("crawler", " "), ("crawler", &"x".repeat(REASON_BYTES + 1))]
         {
             assert_eq!(quarantine(agent, reason).unwrap_err().code, RequestErrorCode::Invalid);
         }
-        assert_eq!(Operation::Release { agent: None, force: false }.check(), Ok(()));
+        assert_eq!(Operation::Release { whom: Whom::All, force: false }.check(), Ok(()));
+        let tag = |tag: String| Operation::Release { whom: Whom::Tag(tag), force: false }.check();
+        assert!(tag("batch".into()).is_ok() && tag(String::new()).is_err() && tag("x".repeat(65)).is_err());
     }
 }

@@ -17,7 +17,7 @@ use tokio::sync::{mpsc, oneshot};
 use super::event_log::{EventQuery, events};
 use super::metrics;
 use super::request::{
-    Operation, OperationReply, Reply, Request, RequestError, RequestErrorCode, check_agent,
+    Operation, OperationReply, Reply, Request, RequestError, RequestErrorCode, Whom, check_agent,
 };
 use super::time::Timestamp;
 use super::views::{AgentList, EndpointList, Explanation, Status};
@@ -45,10 +45,14 @@ pub(super) fn router(shared: Shared) -> Router {
         .route("/v1/agents", get(agents))
         .route("/v1/agents/{id}/endpoints", get(endpoints))
         .route("/v1/agents/{id}/explain", get(explain))
-        .route("/v1/agents/{id}/quarantine", post(quarantine))
-        .route("/v1/agents/{id}/release", post(release))
-        .route("/v1/agents/{id}/shadow", post(shadow))
-        .route("/v1/agents/{id}/exempt", post(exempt))
+        .route("/v1/agents/{id}/quarantine", post(quarantine::<Agent>))
+        .route("/v1/agents/{id}/release", post(release::<Agent>))
+        .route("/v1/agents/{id}/shadow", post(shadow::<Agent>))
+        .route("/v1/agents/{id}/exempt", post(exempt::<Agent>))
+        .route("/v1/tags/{tag}/quarantine", post(quarantine::<Tag>))
+        .route("/v1/tags/{tag}/release", post(release::<Tag>))
+        .route("/v1/tags/{tag}/shadow", post(shadow::<Tag>))
+        .route("/v1/tags/{tag}/exempt", post(exempt::<Tag>))
         .route("/v1/release-all", post(release_all))
         .route("/v1/events", get(read_events))
         .route("/metrics", get(read_metrics))
@@ -119,13 +123,15 @@ struct QuarantineBody {
     hold: bool,
 }
 
-async fn quarantine(
+async fn quarantine<W: Into<Whom>>(
     State(shared): State<Shared>,
-    Agent(agent): Agent,
+    whom: W,
     caller: Caller,
     JsonBody(body): JsonBody<QuarantineBody>,
 ) -> Answer<OperationReply> {
-    shared.operate(Operation::Quarantine { agent, reason: body.reason, hold: body.hold }, caller).await
+    shared
+        .operate(Operation::Quarantine { whom: whom.into(), reason: body.reason, hold: body.hold }, caller)
+        .await
 }
 
 #[derive(Deserialize)]
@@ -135,13 +141,13 @@ struct ReleaseBody {
     force: bool,
 }
 
-async fn release(
+async fn release<W: Into<Whom>>(
     State(shared): State<Shared>,
-    Agent(agent): Agent,
+    whom: W,
     caller: Caller,
     JsonBody(body): JsonBody<ReleaseBody>,
 ) -> Answer<OperationReply> {
-    shared.operate(Operation::Release { agent: Some(agent), force: body.force }, caller).await
+    shared.operate(Operation::Release { whom: whom.into(), force: body.force }, caller).await
 }
 
 async fn release_all(
@@ -149,7 +155,7 @@ async fn release_all(
     caller: Caller,
     JsonBody(body): JsonBody<ReleaseBody>,
 ) -> Answer<OperationReply> {
-    shared.operate(Operation::Release { agent: None, force: body.force }, caller).await
+    shared.operate(Operation::Release { whom: Whom::All, force: body.force }, caller).await
 }
 
 #[derive(Deserialize)]
@@ -163,22 +169,22 @@ const fn yes() -> bool {
     true
 }
 
-async fn shadow(
+async fn shadow<W: Into<Whom>>(
     State(shared): State<Shared>,
-    Agent(agent): Agent,
+    whom: W,
     caller: Caller,
     JsonBody(body): JsonBody<SwitchBody>,
 ) -> Answer<OperationReply> {
-    shared.operate(Operation::Shadow { agent, on: body.on }, caller).await
+    shared.operate(Operation::Shadow { whom: whom.into(), on: body.on }, caller).await
 }
 
-async fn exempt(
+async fn exempt<W: Into<Whom>>(
     State(shared): State<Shared>,
-    Agent(agent): Agent,
+    whom: W,
     caller: Caller,
     JsonBody(body): JsonBody<SwitchBody>,
 ) -> Answer<OperationReply> {
-    shared.operate(Operation::Exempt { agent, on: body.on }, caller).await
+    shared.operate(Operation::Exempt { whom: whom.into(), on: body.on }, caller).await
 }
 
 /// `type` may name several, with commas between.
@@ -231,6 +237,30 @@ impl<S: Send + Sync> FromRequestParts<S> for Agent {
         let Path(name) = path.map_err(|error| invalid(error.body_text()))?;
         check_agent(&name)?;
         Ok(Self(name))
+    }
+}
+
+/// The tag that the path names.
+struct Tag(String);
+
+impl<S: Send + Sync> FromRequestParts<S> for Tag {
+    type Rejection = RequestError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, RequestError> {
+        let path = Path::<String>::from_request_parts(parts, state).await;
+        path.map(|Path(tag)| Self(tag)).map_err(|error| invalid(error.body_text()))
+    }
+}
+
+impl From<Agent> for Whom {
+    fn from(Agent(id): Agent) -> Self {
+        Self::Agent(id)
+    }
+}
+
+impl From<Tag> for Whom {
+    fn from(Tag(tag): Tag) -> Self {
+        Self::Tag(tag)
     }
 }
 

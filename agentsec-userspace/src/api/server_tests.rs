@@ -8,7 +8,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::*;
 use crate::api::client::{Client, ClientError, escaped};
-use crate::api::request::{Operation, OperationOutcome, OperationReply};
+use crate::api::request::{Operation, OperationOutcome, OperationReply, Whom};
 use crate::api::views::tests::one_agent;
 use crate::api::views::{AgentList, EndpointList, Explanation, Status};
 
@@ -49,12 +49,17 @@ async fn fake_loop(mut inbox: mpsc::Receiver<Request>, seen: mpsc::UnboundedSend
             Request::Explain { agent, reply } if agent == "silent" => drop(reply),
             Request::Explain { agent, reply } => reply.send(Err(RequestError::no_agent(&agent))).unwrap(),
             Request::Operate { operation, by, reply } => {
-                let agent = operation.agent().unwrap_or("*").to_owned();
+                let agent = match operation.whom() {
+                    Whom::Agent(agent) => agent.clone(),
+                    Whom::Tag(tag) => format!("#{tag}"),
+                    Whom::All => "*".to_owned(),
+                };
                 seen.send(format!("{by}: {operation:?}")).unwrap();
                 let answer = match operation {
                     Operation::Exempt { .. } => Err(RequestError::new(RequestErrorCode::Refused, "never")),
                     _ => {
-                        Ok(OperationReply { agents: vec![OperationOutcome { agent, ..Default::default() }] })
+                        let agents = vec![OperationOutcome { agent, ..Default::default() }];
+                        Ok(OperationReply { agents, ..OperationReply::default() })
                     }
                 };
                 reply.send(answer).unwrap();
@@ -119,7 +124,15 @@ async fn operations_reach_the_loop_with_their_operator() {
     assert!(quarantine(big).await.is_err(), "a body is bounded");
     let all: OperationReply = fixture.client.post("/v1/release-all", &json!({"force": true})).await.unwrap();
     assert_eq!(all.agents[0].agent, "*");
-    assert!(fixture.seen.recv().await.unwrap().contains("agent: None, force: true"));
+    assert!(fixture.seen.recv().await.unwrap().contains("whom: All, force: true"));
+    let path = format!("/v1/tags/{}/release", escaped("a/b ü"));
+    let tagged: OperationReply = fixture.client.post(&path, &json!({})).await.unwrap();
+    assert_eq!(tagged.agents[0].agent, "#a/b ü");
+    let long = format!("/v1/tags/{}/shadow", "x".repeat(65));
+    assert_eq!(
+        code(fixture.client.post::<Value>(&long, &json!({})).await.unwrap_err()),
+        RequestErrorCode::Invalid
+    );
 }
 
 #[tokio::test]

@@ -25,7 +25,8 @@ fn render(list: &AgentList, style: Style) -> String {
     if list.agents.is_empty() {
         return "no agents are configured\n".into();
     }
-    let mut table = Table::new(&["AGENT", "STATE", "MODE", "RISK", "PROFILE", "ATTACHMENT", "STATUS"]);
+    let mut table =
+        Table::new(&["AGENT", "STATE", "MODE", "RISK", "PROFILE", "TAGS", "ATTACHMENT", "STATUS"]);
     for agent in &list.agents {
         let mut attachments = agent.attachments.iter();
         let mut row = vec![
@@ -34,11 +35,12 @@ fn render(list: &AgentList, style: Style) -> String {
             Cell::new(agent.mode.name()).tone(style::of_mode(agent.mode)),
             Cell::number(agent.risk.to_string()),
             Cell::new(&agent.profile),
+            Cell::new(agent.tags.join(" ")),
         ];
         row.extend(attachments.next().into_iter().flat_map(attachment_cells));
         table.row(row);
         for more in attachments {
-            table.row(std::iter::repeat_n(Cell::default(), 5).chain(attachment_cells(more)));
+            table.row(std::iter::repeat_n(Cell::default(), 6).chain(attachment_cells(more)));
         }
     }
     table.render(style)
@@ -72,9 +74,9 @@ mod tests {
         });
         let text = render(&AgentList::from(&status), Style::default());
         let expected = "\
-AGENT    STATE  MODE      RISK  PROFILE  ATTACHMENT          STATUS
-crawler  OPEN   enforce  0.700  web      veth-crawler (tcx)  attached
-                                         veth9               missing: no such interface
+AGENT    STATE  MODE      RISK  PROFILE  TAGS      ATTACHMENT          STATUS
+crawler  OPEN   enforce  0.700  web      batch eu  veth-crawler (tcx)  attached
+                                                   veth9               missing: no such interface
 ";
         assert_eq!(text, expected);
     }

@@ -1,48 +1,34 @@
 //! `endpoints`: whom an agent talks to.
 
-use std::cmp::Reverse;
-
 use super::exit::Exit;
+use super::selection::Selection;
 use super::style::{Style, Tone};
 use super::table::{Cell, Table};
 use super::units::{ago, bytes, count};
 use super::{Context, Outcome};
 use crate::api::Timestamp;
 use crate::api::client::escaped;
-use crate::api::views::{EndpointList, EndpointView};
+use crate::api::views::EndpointList;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     /// Whose
     agent: String,
-    /// Only those that its profile does not expect
-    #[arg(long)]
-    untypical: bool,
-    /// Only the N busiest
-    #[arg(long, value_name = "N")]
-    limit: Option<usize>,
+    #[command(flatten)]
+    selection: Selection,
 }
 
 impl Args {
     pub(super) async fn run(self, context: &Context) -> Outcome {
         let path = format!("/v1/agents/{}/endpoints", escaped(&self.agent));
         let mut list: EndpointList = context.client.get(&path).await?;
-        self.select(&mut list.endpoints);
+        self.selection.apply(&mut list.endpoints);
         if context.output.json {
             context.output.object(&list)?;
         } else {
             context.output.text(&render(&list, Timestamp::now(), context.output.style))?;
         }
         Ok(Exit::Ok)
-    }
-
-    /// The wanted ones, the busiest first.
-    fn select(&self, endpoints: &mut Vec<EndpointView>) {
-        endpoints.retain(|endpoint| !self.untypical || endpoint.typical != Some(true));
-        endpoints.sort_by_key(|endpoint| {
-            (Reverse(endpoint.outbound.bytes + endpoint.inbound.bytes), endpoint.remote, endpoint.port)
-        });
-        endpoints.truncate(self.limit.unwrap_or(usize::MAX));
     }
 }
 
@@ -98,7 +84,7 @@ fn table(list: &EndpointList, now: Timestamp) -> Table {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::api::views::{EndpointDirection, EndpointTraffic};
+    use crate::api::views::{EndpointDirection, EndpointTraffic, EndpointView};
 
     fn endpoint(remote: &str, typical: Option<bool>, sent: u64) -> EndpointView {
         EndpointView {
@@ -112,20 +98,6 @@ mod tests {
             first_seen: Timestamp(0),
             last_seen: Timestamp(59_000),
         }
-    }
-
-    #[test]
-    fn the_busiest_come_first_and_the_typical_can_be_left_out() {
-        let mut endpoints = vec![
-            endpoint("192.0.2.1", Some(true), 9),
-            endpoint("192.0.2.2", Some(false), 5),
-            endpoint("192.0.2.3", None, 7),
-        ];
-        Args { agent: String::new(), untypical: true, limit: None }.select(&mut endpoints);
-        let order: Vec<_> = endpoints.iter().map(|endpoint| endpoint.remote.to_string()).collect();
-        assert_eq!(order, ["192.0.2.3", "192.0.2.2"]);
-        Args { agent: String::new(), untypical: false, limit: Some(1) }.select(&mut endpoints);
-        assert_eq!(endpoints.len(), 1);
     }
 
     #[test]

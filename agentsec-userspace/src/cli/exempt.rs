@@ -6,8 +6,8 @@ use super::{Context, Outcome, operate};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// Whom
-    agent: String,
+    #[command(flatten)]
+    whom: operate::Whom,
     /// Judge and enforce again
     #[arg(long)]
     off: bool,
@@ -15,6 +15,6 @@ pub(super) struct Args {
 
 impl Args {
     pub(super) async fn run(self, context: &Context) -> Outcome {
-        operate::on_agent(context, &self.agent, "exempt", json!({ "on": !self.off })).await
+        operate::on(context, &self.whom, "exempt", json!({ "on": !self.off })).await
     }
 }

@@ -20,21 +20,24 @@ pub enum Exit {
     Config = 6,
     /// It worked, and found something unhealthy.
     Unhealthy = 7,
+    /// Of several agents, some were refused.
+    Partial = 8,
 }
 
 /// Every code and what it says, for people.
-const MEANINGS: [(Exit, &str); 8] = [
+const MEANINGS: [(Exit, &str); 9] = [
     (Exit::Ok, "done"),
     (Exit::Failure, "failed"),
     (Exit::Usage, "the command line is wrong"),
     (Exit::NotRunning, "no daemon answers"),
-    (Exit::NotFound, "there is no such agent"),
+    (Exit::NotFound, "there is no such agent, or no agent with this tag"),
     (Exit::Refused, "refused: not permitted, or forbidden by state or configuration"),
     (Exit::Config, "the configuration is wrong"),
     (
         Exit::Unhealthy,
         "unhealthy: a requirement is missing (doctor), something is not in force (status --check)",
     ),
+    (Exit::Partial, "done for some agents and refused for others (--tag)"),
 ];
 
 impl Exit {

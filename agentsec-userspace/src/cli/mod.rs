@@ -17,6 +17,7 @@ mod output;
 mod quarantine;
 mod release;
 pub mod run;
+mod selection;
 mod shadow;
 mod status;
 mod style;
@@ -84,13 +85,13 @@ enum Verb {
     Explain(explain::Args),
     /// Show forensic events
     Events(events::Args),
-    /// Open an agent's circuit: drop everything it sends and receives
+    /// Open circuits: drop everything that an agent, or every agent of a tag, sends and receives
     Quarantine(quarantine::Args),
-    /// Let a contained agent out; with --all also when no daemon runs
+    /// Let contained agents out; with --all also when no daemon runs
     Release(release::Args),
-    /// Judge an agent without dropping anything, or end that
+    /// Judge agents without dropping anything, or end that
     Shadow(shadow::Args),
-    /// Neither judge an agent nor drop anything of it, or end that
+    /// Neither judge agents nor drop anything of them, or end that
     Exempt(exempt::Args),
     /// Break-glass: remove all programs, maps and links from the kernel
     Unload(unload::Args),
@@ -164,6 +165,40 @@ mod tests {
         }
         assert!(Cli::try_parse_from(["agentsec", "release", "--all", "--force"]).is_ok());
         assert!(Cli::try_parse_from(["agentsec", "release", "crawler"]).is_ok());
+        assert!(Cli::try_parse_from(["agentsec", "release", "--tag", "batch"]).is_ok());
+        assert!(Cli::try_parse_from(["agentsec", "release", "--tag", "batch", "--all"]).is_err());
+    }
+
+    #[test]
+    fn whom_is_an_agent_or_a_tag() {
+        for verb in ["release", "shadow", "exempt"] {
+            let parse = |rest: &[&str]| Cli::try_parse_from([&["agentsec", verb], rest].concat());
+            assert!(parse(&["crawler"]).is_ok() && parse(&["--tag", "batch"]).is_ok(), "{verb}");
+            for wrong in [&[][..], &["crawler", "--tag", "batch"], &["--tag"]] {
+                let error = parse(wrong).unwrap_err();
+                assert_eq!(error.exit_code(), i32::from(Exit::Usage.code()), "{verb} {wrong:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn endpoints_are_chosen_by_flags_that_do_not_contradict_each_other() {
+        let parse = |rest: &[&str]| Cli::try_parse_from([&["agentsec", "endpoints", "a"], rest].concat());
+        for right in [
+            &["--sort", "last", "--reverse", "--limit", "5"][..],
+            &["--protocol", "TCP", "--port", "443", "--remote", "2001:db8::/32", "--opened", "--untypical"],
+        ] {
+            assert!(parse(right).is_ok(), "{right:?}");
+        }
+        for wrong in [
+            &["--opened", "--accepted"][..],
+            &["--typical", "--untypical"],
+            &["--remote", "10.0.0.1/8"],
+            &["--protocol", "tpc"],
+            &["--sort", "size"],
+        ] {
+            assert_eq!(parse(wrong).unwrap_err().exit_code(), i32::from(Exit::Usage.code()), "{wrong:?}");
+        }
     }
 
     #[test]

@@ -6,8 +6,8 @@ use super::{Context, Outcome, operate};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// Whose circuit
-    agent: String,
+    #[command(flatten)]
+    whom: operate::Whom,
     /// Why, for the forensic log
     #[arg(long)]
     reason: String,
@@ -19,6 +19,6 @@ pub(super) struct Args {
 impl Args {
     pub(super) async fn run(self, context: &Context) -> Outcome {
         let body = json!({ "reason": self.reason, "hold": self.hold });
-        operate::on_agent(context, &self.agent, "quarantine", body).await
+        operate::on(context, &self.whom, "quarantine", body).await
     }
 }

@@ -1,4 +1,4 @@
-//! `release`: let one agent out, or everybody, with or without a daemon.
+//! `release`: let one agent out, all of a tag, or everybody, the last with or without a daemon.
 
 use serde_json::json;
 
@@ -9,9 +9,12 @@ use crate::kernel::breakglass;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// Whom
-    #[arg(required_unless_present = "all", conflicts_with = "all")]
+    /// Which agent
+    #[arg(required_unless_present_any = ["tag", "all"], conflicts_with_all = ["tag", "all"])]
     agent: Option<String>,
+    /// Every agent that has this tag
+    #[arg(long, conflicts_with = "all")]
+    tag: Option<String>,
     /// Everybody who is contained; without a daemon, straight from the pins (break-glass)
     #[arg(long)]
     all: bool,
@@ -23,8 +26,9 @@ pub(super) struct Args {
 impl Args {
     pub(super) async fn run(self, context: &Context) -> Outcome {
         let body = json!({ "force": self.force });
-        if let Some(agent) = &self.agent {
-            return operate::on_agent(context, agent, "release", body).await;
+        if !self.all {
+            let whom = operate::Whom { agent: self.agent, tag: self.tag };
+            return operate::on(context, &whom, "release", body).await;
         }
         match context.client.post("/v1/release-all", &body).await {
             Ok(reply) => operate::show(context, &reply),

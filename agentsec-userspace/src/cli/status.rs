@@ -55,7 +55,10 @@ fn unattached(agent: &AgentStatus) -> Vec<String> {
         let why = attachment.error.as_deref().unwrap_or(attachment.status.name());
         format!("{} is not attached to {}: {why}", agent.id, attachment.target())
     };
-    missing.map(describe).collect()
+    let remarks = agent.attachments.iter().filter_map(|attachment| attachment.remark.as_deref());
+    let uncovered = agent.uncovered.iter().map(String::as_str);
+    let more = remarks.chain(uncovered).map(|text| format!("{}: {text}", agent.id));
+    missing.map(describe).chain(more).collect()
 }
 
 fn render(status: &Status, now: Timestamp, style: Style) -> String {

@@ -1,10 +1,11 @@
 //! `[agents.NAME]`: who an agent is, and how it is judged.
 
 use super::attachment::{self, AddressAttachment, CgroupSelector};
-use super::section::Section;
+use super::section::{Section, text};
 use super::selector::Selector;
 use super::source::{Entry, Value};
 use crate::core::settings::BreakerSettings;
+use agentsec_common::agent::NAME_BYTES;
 use agentsec_common::policy::Mode;
 
 /// How an agent that has never been seen before starts.
@@ -91,7 +92,7 @@ pub(super) fn read(section: Section<'_>, entry: &Entry, defaults: &Defaults) -> 
             .unwrap_or_else(|| defaults.profile.clone()),
         mode: section.choice("mode", &modes).unwrap_or(Mode::Enforce),
         newcomer: newcomer.unwrap_or(defaults.newcomer),
-        tags: section.strings("tags").unwrap_or_default(),
+        tags: read_tags(&section),
         breaker: read_breaker(&section.section("breaker"), &defaults.breaker, true),
         place: section.report.place(entry.key),
     };
@@ -136,6 +137,23 @@ fn check_attachments(section: &Section<'_>, entry: &Entry, agent: &AgentConfig) 
         let message = "would count packets a second time that interface counts".into();
         let allowed = Some("interface or address".to_owned());
         section.report.problem(node.spot, &section.key("address"), message, allowed);
+    }
+}
+
+fn read_tags(section: &Section<'_>) -> Vec<String> {
+    let allowed = format!("a list of words of 1 to {NAME_BYTES} bytes without control characters");
+    let tags = section.parsed("tags", &allowed, |value| {
+        let Value::Array(items) = value else { return Err(format!("is {}", value.kind())) };
+        items.iter().map(|item| tag(text(&item.value)?)).collect()
+    });
+    tags.unwrap_or_default()
+}
+
+fn tag(text: &str) -> Result<String, String> {
+    if (1..=NAME_BYTES).contains(&text.len()) && !text.contains(char::is_control) {
+        Ok(text.to_owned())
+    } else {
+        Err(format!("{text:?} is no tag"))
     }
 }
 

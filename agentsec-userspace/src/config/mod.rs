@@ -73,7 +73,7 @@ impl Config {
     /// What the core needs to know of an agent whose profile is compiled into `row`.
     #[must_use]
     pub fn settings(&self, found: &Match<'_>, row: u16) -> AgentSettings {
-        let AgentConfig { profile, mode, newcomer, breaker, .. } = found.agent;
+        let AgentConfig { profile, mode, newcomer, breaker, tags, .. } = found.agent;
         let shadowed = found.adopted && *newcomer == Newcomer::Shadow && *mode == Mode::Enforce;
         AgentSettings {
             profile_name: profile.clone(),
@@ -82,6 +82,7 @@ impl Config {
             breaker: *breaker,
             mode: if shadowed { Mode::Shadow } else { *mode },
             never_isolate: self.is_never_isolated(found),
+            tags: tags.clone(),
         }
     }
 }

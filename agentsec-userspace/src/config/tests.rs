@@ -123,6 +123,7 @@ fn a_newcomers_state_is_for_agents_that_a_pattern_adopts() {
     assert_eq!((dns.newcomer_state(), tap.newcomer_state()), (State::Closed, State::Open));
     assert!(config.settings(&dns, 1).never_isolate && !config.settings(&tap, 1).never_isolate);
     assert_eq!(config.settings(&tap, 7).row, 7);
+    assert_eq!(config.settings(&config.agent_on("veth7").unwrap(), 1).tags, ["batch"]);
 }
 
 #[test]
@@ -251,6 +252,10 @@ fn types_and_syntax_are_problems_too() {
         "[agents.a]\ntags = []",
         &["a.toml:1: agents.a: has no attachment; allowed: interface, unit or cgroup, address with link"],
     );
+    for tag in ["", "a\\n", &"x".repeat(65)] {
+        let text = format!("[agents.a]\ninterface = \"e1\"\ntags = [\"ok\", \"{tag}\"]");
+        refused(&text, &["a.toml:3: agents.a.tags: ", "is no tag; allowed: a list of words"]);
+    }
     refused("[agents.\"a b\"]\ninterface = \"e1\"", &["a.toml:1: agents.a b: is no name"]);
     refused(
         "[breaker]\ncooldown = \"20m\"",

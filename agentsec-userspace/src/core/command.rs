@@ -44,6 +44,8 @@ pub struct Done {
 pub enum Refusal {
     /// No agent has that id.
     UnknownAgent,
+    /// No agent has that tag.
+    UnknownTag,
     /// The agent is listed as `never_isolate`.
     NeverIsolated,
     /// The agent is exempt.
@@ -54,6 +56,7 @@ impl fmt::Display for Refusal {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         out.write_str(match self {
             Self::UnknownAgent => "there is no such agent",
+            Self::UnknownTag => "no agent has this tag",
             Self::NeverIsolated => {
                 "the agent is listed in breaker.never_isolate: it is judged and never dropped"
             }

@@ -1,22 +1,22 @@
 //! Every agent's breaker, driven by inputs.
 
 use super::agent::{Agent, Reported, Why};
-use super::command::{Command, Done, Refusal};
+use super::command::Command;
 use super::draft::{Draft, EventKind};
 use super::explain::{self, Explanation};
 use super::guard::Guard;
-use super::input::{AgentAdded, AttachmentChange, Input, Observation, Request, Target};
+use super::input::{AgentAdded, AttachmentChange, Input, Observation};
 use super::names::{mode_name, state_name};
 use super::persist::{self, AgentState};
 use super::place::Place;
 use super::settings::{AgentSettings, GuardSettings};
 use super::time::Time;
 use super::view::{self, AgentView};
-use super::{observe, operator, trip};
+use super::{group, observe, trip};
 use agentsec_common::agent::Slot;
 use agentsec_common::policy::{Mode, SlowSignals, State};
 use serde_json::{Value, json};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// How long slow signals hold without being repeated, nanoseconds.
 pub const SIGNALS_HOLD_NS: u64 = 10_000_000_000;
@@ -51,7 +51,9 @@ impl Engine {
                 out.extend(draft.map(Command::Record));
             }
             Input::Signals { slot, signals } => self.signals(now, slot, signals, &mut out),
-            Input::Operator { request, by } => self.operator(now, &request, &by, &mut out),
+            Input::Operator { request, by } => {
+                group::carry_out(&mut self.agents, now, &request, &by, &mut self.guard, &mut out)
+            }
             Input::AgentAdded(added) => self.added(now, *added, &mut out),
             Input::AgentConfigured { slot, settings } => self.configured(now, slot, *settings, &mut out),
             Input::AgentRemoved { slot, reason } => {
@@ -100,59 +102,6 @@ impl Engine {
             let valid_until_ns = now.mono_ns.saturating_add(SIGNALS_HOLD_NS);
             agent.slow = Some((signals, valid_until_ns));
             out.push(Command::SetSignals { slot, signals, valid_until_ns });
-        }
-    }
-
-    fn operator(&mut self, now: Time, request: &Request, by: &str, out: &mut Vec<Command>) {
-        let wanted = |agent: &&mut Agent| match request.target() {
-            Target::All => true,
-            Target::Agent(id) => agent.id == *id,
-        };
-        let mut outcomes: Vec<(String, Result<Done, Refusal>)> = Vec::new();
-        for agent in self.agents.values_mut().filter(wanted) {
-            let outcome = operator::carry_out(agent, now, request, by, &mut self.guard, out);
-            outcomes.push((agent.id.clone(), outcome));
-        }
-        if let (Target::Agent(id), true) = (request.target(), outcomes.is_empty()) {
-            outcomes.push((id.clone(), Err(Refusal::UnknownAgent)));
-        }
-        outcomes.sort_by(|(a, _), (b, _)| a.cmp(b));
-        out.push(Command::Record(self.command_event(now, request, by, &outcomes)));
-        out.push(Command::Reply(outcomes));
-    }
-
-    fn command_event(
-        &self,
-        now: Time,
-        request: &Request,
-        by: &str,
-        outcomes: &[(String, Result<Done, Refusal>)],
-    ) -> Draft {
-        let outcome = |(id, outcome): &(String, Result<Done, Refusal>)| match outcome {
-            Ok(done) => json!({ "agent_id": id, "changed": done.changed, "outcome": done.text }),
-            Err(refusal) => json!({ "agent_id": id, "changed": false, "refused": refusal.to_string() }),
-        };
-        let (reason, flag) = match request {
-            Request::Quarantine { reason, hold, .. } => (Some(reason), hold.then_some("hold")),
-            Request::Release { force, .. } => (None, force.then_some("force")),
-            Request::Shadow { off, .. } | Request::Exempt { off, .. } => (None, off.then_some("off")),
-        };
-        let data = json!({
-            "command": request.verb(),
-            "flag": flag,
-            "reason": reason,
-            "by": by,
-            "outcomes": outcomes.iter().map(outcome).collect::<Vec<_>>(),
-        });
-        match request.target() {
-            Target::All => Draft::daemon(now, EventKind::OperatorCommand, data),
-            Target::Agent(id) => match self.agents.values().find(|agent| agent.id == *id) {
-                Some(agent) => agent.draft(now, EventKind::OperatorCommand, data),
-                None => Draft {
-                    agent_id: Some(id.clone()),
-                    ..Draft::daemon(now, EventKind::OperatorCommand, data)
-                },
-            },
         }
     }
 
@@ -262,6 +211,12 @@ impl Engine {
     #[must_use]
     pub fn slot_of(&self, id: &str) -> Option<Slot> {
         self.agents.values().find(|agent| agent.id == id).map(|agent| agent.slot)
+    }
+
+    /// Every tag that an agent has.
+    #[must_use]
+    pub fn tags(&self) -> BTreeSet<&str> {
+        self.agents.values().flat_map(|agent| &agent.settings.tags).map(String::as_str).collect()
     }
 
     /// What to save, in the order of slots.

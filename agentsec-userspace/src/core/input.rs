@@ -147,6 +147,8 @@ pub enum AttachmentChange {
 pub enum Target {
     /// One agent by id.
     Agent(String),
+    /// Every agent that has the tag.
+    Tag(String),
     /// Every agent.
     All,
 }

@@ -18,6 +18,7 @@ pub mod command;
 pub mod draft;
 pub mod engine;
 mod explain;
+mod group;
 pub mod guard;
 pub mod input;
 pub mod names;

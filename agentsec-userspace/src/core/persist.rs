@@ -161,6 +161,11 @@ pub(super) fn incident(id: &str, now: Time, epoch: u32) -> String {
     format!("{id}-{:x}-{epoch:x}", now.wall_ns)
 }
 
+/// Names what an operator does to all agents of a tag at once, which is not an incident of its own.
+pub(super) fn group(tag: &str, now: Time) -> String {
+    format!("tag-{tag}-{:x}", now.wall_ns)
+}
+
 fn unknown_trip(now: Time) -> Tripped {
     Tripped {
         by: By::Daemon,

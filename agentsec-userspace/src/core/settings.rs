@@ -63,6 +63,8 @@ pub struct AgentSettings {
     pub mode: Mode,
     /// Judged, never dropped: enforcement becomes shadow, and a quarantine is refused.
     pub never_isolate: bool,
+    /// Free words by which operators name several agents at once.
+    pub tags: Vec<String>,
 }
 
 impl AgentSettings {

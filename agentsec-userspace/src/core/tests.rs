@@ -1,5 +1,7 @@
 //! The engine against a small model of the kernel and of the journal.
 
+mod groups;
+
 use super::draft::{Draft, EventKind};
 use super::names::{ModeName, StateName};
 use super::persist::AgentState;
@@ -46,6 +48,7 @@ fn settings() -> AgentSettings {
         breaker: BreakerSettings::default(),
         mode: Mode::Enforce,
         never_isolate: false,
+        tags: vec!["batch".into()],
     }
 }
 

@@ -38,6 +38,8 @@ pub struct AgentView {
     pub deadline_in_ms: Option<u64>,
     /// Name of its profile.
     pub profile: String,
+    /// Its tags.
+    pub tags: Vec<String>,
     /// Wire bytes in the window.
     pub volume_bytes: u64,
     /// Unusual endpoints in the window.
@@ -117,6 +119,7 @@ pub(super) fn of(agent: &Agent, now: Time) -> AgentView {
         next: next(agent, now),
         deadline_in_ms: agent.breaker.deadline_ns.map(|at| at.saturating_sub(now.mono_ns) / 1_000_000),
         profile: agent.settings.profile_name.clone(),
+        tags: agent.settings.tags.clone(),
         volume_bytes: signals.volume,
         unusual_endpoints: signals.unusual_endpoints,
         violations: agent.latest.as_ref().map_or(0, |latest| latest.violations),

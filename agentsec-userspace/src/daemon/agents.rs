@@ -1,6 +1,6 @@
 //! Agents come and go: slots, rows, and what the core has to know.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use agentsec_common::agent::{Identity, Slot};
 use agentsec_common::endpoint::EndpointKind;
@@ -60,6 +60,7 @@ impl Daemon {
             settings: settings.clone(),
             window_ns,
             seats: BTreeMap::new(),
+            uncovered: BTreeSet::new(),
         };
         self.roster.insert(slot, member);
         let added = AgentAdded {
@@ -87,6 +88,7 @@ impl Daemon {
             breaker: BreakerSettings { auto_probe: false, ..BreakerSettings::default() },
             mode: pinned.map_or(Mode::Enforce, |control| control.mode),
             never_isolate: false,
+            tags: Vec::new(),
         }
     }
 

@@ -7,7 +7,9 @@ mod agents;
 mod attach;
 mod endpoints;
 mod execute;
+mod networks;
 mod observe;
+mod operate;
 mod roster;
 mod start;
 mod state;
@@ -35,6 +37,7 @@ use crate::record::{Journal, JsonLines};
 
 use agents::Row;
 use attach::cgroups::Cgroups;
+use networks::Networks;
 use roster::Roster;
 use state::StateFile;
 
@@ -62,6 +65,7 @@ struct Daemon {
     events_written: u64,
     alerts: Vec<String>,
     cgroups: Cgroups,
+    networks: Networks,
     next_reclaim_ns: u64,
     next_ageing_ns: u64,
     next_repair_ns: u64,
@@ -136,10 +140,12 @@ impl Daemon {
                 },
                 rung = bells.interfaces.ring() => {
                     rung?;
+                    self.networks.ring();
                     self.reconcile();
                 }
                 rung = ring_of(&mut bells.cgroups) => {
                     rung?;
+                    self.networks.ring();
                     self.reconcile_cgroups();
                 }
                 _ = tick.tick() => self.tick(),
@@ -166,6 +172,7 @@ impl Daemon {
             self.next_repair_ns = now.mono_ns + REPAIR_NS;
             self.repair_filters();
         }
+        self.look_around(now);
         if now.mono_ns >= self.next_ageing_ns {
             self.age_endpoints(now);
         }

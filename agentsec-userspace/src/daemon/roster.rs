@@ -1,6 +1,6 @@
 //! Who is where: the agents by slot, the places where they meet the kernel, and what became of those.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use agentsec_common::agent::Slot;
 use agentsec_common::profile::Profile;
@@ -56,6 +56,8 @@ pub(super) struct Member {
     pub(super) window_ns: u64,
     /// Its places.
     pub(super) seats: BTreeMap<Key, Seat>,
+    /// Ways out of its namespaces that our programs do not see.
+    pub(super) uncovered: BTreeSet<String>,
 }
 
 impl Member {

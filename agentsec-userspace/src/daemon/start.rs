@@ -20,6 +20,7 @@ use crate::record::{Journal, JsonLines, Sealer};
 
 use super::agents::Row;
 use super::attach::cgroups::Cgroups;
+use super::networks::Networks;
 use super::roster::Roster;
 use super::state::StateFile;
 use super::{Daemon, EVENTS_NAME, RunOptions};
@@ -52,6 +53,7 @@ impl Daemon {
             events_written: 0,
             alerts: Vec::new(),
             cgroups: Cgroups::default(),
+            networks: Networks::default(),
             next_reclaim_ns: 0,
             next_ageing_ns: 0,
             next_repair_ns: 0,

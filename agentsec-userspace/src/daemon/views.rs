@@ -12,13 +12,11 @@ use crate::api::views::{
     Direction, EndpointCounts, EndpointList, EndpointTraffic, EndpointView, EventCounts, Explanation, Limits,
     PacketView, Risk, Signals, Status, StrayPackets, Trip, WouldDrop, protocol_name,
 };
-use crate::api::{
-    Operation, OperationOutcome, OperationReply, Refusal, Request, RequestError, RequestErrorCode, Timestamp,
-};
+use crate::api::{Refusal, Request, RequestError, Timestamp};
 use crate::clock;
 use crate::core::address::from_address;
 use crate::core::view::{AgentView, TrafficView};
-use crate::core::{self, Draft, EventKind, Input, Place, Target, Time, tripped};
+use crate::core::{Draft, EventKind, Input, Place, Time, tripped};
 
 use super::Daemon;
 use super::roster::{Key, Member, Progress, Seat};
@@ -68,6 +66,7 @@ impl Daemon {
                 contributions: contributions(tripped.contributions),
             }),
             profile: view.profile.clone(),
+            tags: view.tags.clone(),
             slot: view.slot,
             trips: ledger.trip_seq as u32,
             hold: view.hold,
@@ -85,6 +84,7 @@ impl Daemon {
                 accepted: self.live_endpoints(view.slot, EndpointKind::Accepted),
                 overflow: ledger.endpoint_overflow,
             },
+            uncovered: member.uncovered.iter().cloned().collect(),
         })
     }
 
@@ -194,36 +194,6 @@ impl Daemon {
         })
     }
 
-    fn operate(&mut self, operation: Operation, by: String) -> Result<OperationReply, RequestError> {
-        let request = request(operation);
-        let outcomes = self.handle(clock::now(), Input::Operator { request, by });
-        self.save();
-        let mut reply = OperationReply::default();
-        for (agent, outcome) in outcomes {
-            match outcome {
-                Ok(done) => reply.agents.extend(self.outcome_of(agent, &done)),
-                Err(core::Refusal::UnknownAgent) => return Err(RequestError::no_agent(&agent)),
-                Err(refusal) => {
-                    return Err(RequestError::new(RequestErrorCode::Refused, format!("{agent}: {refusal}")));
-                }
-            }
-        }
-        Ok(reply)
-    }
-
-    fn outcome_of(&self, agent: String, done: &core::Done) -> Option<OperationOutcome> {
-        let slot = self.roster.slot_of(&agent)?;
-        let view = self.engine.view(clock::now(), slot)?;
-        Some(OperationOutcome {
-            agent,
-            state: policy::State::from(view.state).into(),
-            mode: policy::Mode::from(view.mode).into(),
-            epoch: view.epoch,
-            changed: done.changed,
-            message: done.text.clone(),
-        })
-    }
-
     /// Somebody who may not has tried to speak to the socket: an agent, perhaps.
     fn refused(&mut self, refusal: &Refusal) {
         let now = clock::now();
@@ -239,19 +209,6 @@ impl Daemon {
             "risk_score": null,
         });
         self.record(now, Draft::daemon(now, EventKind::SecurityViolation, data));
-    }
-}
-
-fn request(operation: Operation) -> core::Request {
-    match operation {
-        Operation::Quarantine { agent, reason, hold } => {
-            core::Request::Quarantine { target: Target::Agent(agent), reason, hold }
-        }
-        Operation::Release { agent, force } => {
-            core::Request::Release { target: agent.map_or(Target::All, Target::Agent), force }
-        }
-        Operation::Shadow { agent, on } => core::Request::Shadow { target: Target::Agent(agent), off: !on },
-        Operation::Exempt { agent, on } => core::Request::Exempt { target: Target::Agent(agent), off: !on },
     }
 }
 

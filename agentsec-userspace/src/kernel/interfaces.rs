@@ -1,11 +1,16 @@
 //! The interfaces of the daemon's network namespace, and a bell that rings when they change.
 
+mod link;
+
 use std::collections::BTreeMap;
 use std::io;
 
 use anyhow::{Context, Result};
 use netlink_sys::protocols::NETLINK_ROUTE;
 use netlink_sys::{AsyncSocket, AsyncSocketExt, SocketAddr, TokioSocket};
+
+pub(super) use link::links_of;
+pub use link::{Link, links};
 
 /// RTMGRP_LINK: creation, deletion, renaming and moves of interfaces; RTMGRP_TC: changes of their qdiscs and filters, one
 /// of which may be that ours is taken off.
@@ -17,11 +22,7 @@ const GROUPS: u32 = 1 | 1 << 3;
 ///
 /// When the kernel does not tell.
 pub fn list() -> Result<BTreeMap<u32, String>> {
-    let interfaces = nix::net::if_::if_nameindex().context("listing the network interfaces")?;
-    Ok((&interfaces)
-        .into_iter()
-        .map(|interface| (interface.index(), interface.name().to_string_lossy().into_owned()))
-        .collect())
+    Ok(links()?.into_iter().map(|link| (link.ifindex, link.name)).collect())
 }
 
 /// Rings when interfaces have changed. What has changed is found by listing them again, so a lost message

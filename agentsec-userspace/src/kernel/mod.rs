@@ -20,6 +20,8 @@ pub mod identities;
 pub mod interfaces;
 mod layout;
 pub mod links;
+pub mod namespaces;
+mod netlink;
 mod object;
 pub mod pins;
 pub mod probe;

@@ -5,18 +5,13 @@
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
 
-use netlink_sys::protocols::NETLINK_ROUTE;
-use netlink_sys::{Socket, SocketAddr};
-use rtnetlink::packet_core::{
-    NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL, NLM_F_REPLACE, NLM_F_REQUEST, NLMSG_DONE, NLMSG_ERROR,
-    NetlinkBuffer, NetlinkMessage,
-};
-use rtnetlink::packet_route::RouteNetlinkMessage;
+use rtnetlink::packet_core::{Emitable, NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE};
 use rtnetlink::packet_route::tc::{
     TcAttribute, TcBpfFlags, TcFilterBpfOption, TcHandle, TcHeader, TcMessage, TcOption,
 };
 
 use super::hook::Side;
+use super::netlink::{Ask, Route};
 
 /// Before every other filter: filters run in the order of their priorities, and zero is none.
 const PRIORITY: u16 = 1;
@@ -28,6 +23,9 @@ const QDISC_HANDLE: u32 = 0xffff_0000;
 const QDISC_PARENT: u32 = 0xffff_fff1;
 const INGRESS: u32 = 0xffff_fff2;
 const EGRESS: u32 = 0xffff_fff3;
+
+/// A list that changes while it is told is asked for again so often.
+const MOST_DUMPS: u32 = 4;
 
 /// Every protocol, as it lies in a header: in network byte order.
 const ETH_P_ALL: u16 = (libc::ETH_P_ALL as u16).to_be();
@@ -49,8 +47,7 @@ impl Filter {
 /// Gives an interface its clsact qdisc; false when it has one.
 pub(super) fn add_qdisc(ifindex: u32) -> io::Result<bool> {
     let message = qdisc(ifindex)?;
-    let flags = NLM_F_ACK | NLM_F_CREATE | NLM_F_EXCL;
-    match ask(RouteNetlinkMessage::NewQueueDiscipline(message), flags) {
+    match ask(libc::RTM_NEWQDISC, Ask::Change(NLM_F_CREATE | NLM_F_EXCL), &message) {
         Err(error) if error.raw_os_error() == Some(libc::EEXIST) => Ok(false),
         answer => answer.map(|_| true),
     }
@@ -72,7 +69,7 @@ pub(super) fn can_add_qdisc() -> io::Result<bool> {
 
 /// Takes an interface's clsact qdisc away, with everything on it.
 pub(super) fn remove_qdisc(ifindex: u32) -> io::Result<()> {
-    absent_is_well(ask(RouteNetlinkMessage::DelQueueDiscipline(qdisc(ifindex)?), NLM_F_ACK))
+    absent_is_well(ask(libc::RTM_DELQDISC, Ask::Change(0), &qdisc(ifindex)?))
 }
 
 /// Puts our filter on a side of an interface that has the qdisc, or another program into it, from one packet to the
@@ -86,20 +83,18 @@ pub(super) fn put_filter(ifindex: u32, side: Side, program: BorrowedFd<'_>, name
         // The program's verdict is the filter's.
         TcOption::Bpf(TcFilterBpfOption::Flags(TcBpfFlags::DirectAction)),
     ]));
-    let flags = NLM_F_ACK | NLM_F_CREATE | NLM_F_REPLACE;
-    ask(RouteNetlinkMessage::NewTrafficFilter(message), flags).map(drop)
+    ask(libc::RTM_NEWTFILTER, Ask::Change(NLM_F_CREATE | NLM_F_REPLACE), &message).map(drop)
 }
 
 /// Takes our filter off a side of an interface.
 pub(super) fn remove_filter(ifindex: u32, side: Side) -> io::Result<()> {
-    absent_is_well(ask(RouteNetlinkMessage::DelTrafficFilter(filter(ifindex, side)?), NLM_F_ACK))
+    absent_is_well(ask(libc::RTM_DELTFILTER, Ask::Change(0), &filter(ifindex, side)?))
 }
 
 /// The filters on a side of an interface; none when there is no such interface or qdisc.
 pub(super) fn filters(ifindex: u32, side: Side) -> io::Result<Vec<Filter>> {
     let header = TcHeader { index: index(ifindex)?, parent: parent(side).into(), ..TcHeader::default() };
-    let found =
-        ask(RouteNetlinkMessage::GetTrafficFilter(TcMessage::from_parts(header, Vec::new())), NLM_F_DUMP)?;
+    let found = ask(libc::RTM_GETTFILTER, Ask::All, &TcMessage::from_parts(header, Vec::new()))?;
     let filters = found
         .into_iter()
         .map(|TcHeader { handle, info, .. }| Filter { priority: (info >> 16) as u16, handle: handle.into() });
@@ -150,45 +145,20 @@ fn absent_is_well(answer: io::Result<Vec<TcHeader>>) -> io::Result<()> {
     }
 }
 
-/// Sends a request and gives the headers of what is answered. What others' filters contain is not looked at, so
-/// none can be so strange that ours is not found.
-fn ask(request: RouteNetlinkMessage, flags: u16) -> io::Result<Vec<TcHeader>> {
-    let mut socket = Socket::new(NETLINK_ROUTE)?;
-    socket.bind_auto()?;
-    socket.connect(&SocketAddr::new(0, 0))?;
-    let mut message = NetlinkMessage::from(request);
-    message.header.flags = NLM_F_REQUEST | flags;
-    message.finalize();
-    let mut bytes = vec![0; message.buffer_len()];
-    message.serialize(&mut bytes);
-    socket.send(&bytes, 0)?;
+/// Asks, and gives the headers of what is answered. What others' filters contain is not looked at, so none can be so
+/// strange that ours is not found.
+fn ask(kind: u16, ask: Ask, message: &TcMessage) -> io::Result<Vec<TcHeader>> {
+    let mut body = vec![0; message.buffer_len()];
+    message.emit(&mut body);
     let mut found = Vec::new();
-    loop {
-        let (bytes, _) = socket.recv_from_full()?;
-        if read(&bytes, &mut found)? {
-            return Ok(found);
+    let mut route = Route::open().map_err(io::Error::other)?;
+    for _ in 0..MOST_DUMPS {
+        found.clear();
+        if route.ask(kind, ask, &body, |answer| found.extend(TcHeader::parse(answer)))? {
+            break;
         }
     }
-}
-
-/// Reads one datagram of an answer; true when the answer ends with it.
-fn read(mut bytes: &[u8], found: &mut Vec<TcHeader>) -> io::Result<bool> {
-    while !bytes.is_empty() {
-        let message = NetlinkBuffer::new_checked(bytes).map_err(io::Error::other)?;
-        let payload = message.payload();
-        match message.message_type() {
-            NLMSG_DONE => return Ok(true),
-            NLMSG_ERROR => {
-                let code = payload.first_chunk().map_or(-libc::EBADMSG, |code| i32::from_ne_bytes(*code));
-                // An error of zero is an acknowledgement.
-                return if code == 0 { Ok(true) } else { Err(io::Error::from_raw_os_error(-code)) };
-            }
-            _ => found.push(TcHeader::parse(payload).map_err(io::Error::other)?),
-        }
-        let length = (message.length() as usize).next_multiple_of(4);
-        bytes = bytes.get(length..).unwrap_or_default();
-    }
-    Ok(false)
+    Ok(found)
 }
 
 #[cfg(test)]
@@ -200,23 +170,5 @@ mod tests {
         assert!(Filter { priority: PRIORITY, handle: HANDLE }.is_ours());
         assert!(!Filter { priority: PRIORITY, handle: 1 }.is_ours());
         assert!(!Filter { priority: 2, handle: HANDLE }.is_ours());
-    }
-
-    #[test]
-    fn an_answer_is_read_to_its_end_and_an_error_is_one() {
-        let message = |kind: u16, payload: &[u8]| {
-            let length = 16 + payload.len() as u32;
-            [&length.to_ne_bytes()[..], &kind.to_ne_bytes(), &[0; 10], payload].concat()
-        };
-        let mut header = [0; 20];
-        header[8..12].copy_from_slice(&HANDLE.to_ne_bytes());
-        let mut found = Vec::new();
-        let filter = message(44, &header);
-        assert!(!read(&filter, &mut found).unwrap(), "more may come");
-        assert!(read(&[filter, message(NLMSG_DONE, &[0; 4])].concat(), &mut found).unwrap());
-        assert_eq!(found.iter().map(|header| u32::from(header.handle)).collect::<Vec<_>>(), [HANDLE; 2]);
-        assert!(read(&message(NLMSG_ERROR, &[0; 20]), &mut found).unwrap(), "an acknowledgement");
-        let refused = message(NLMSG_ERROR, &(-libc::EPERM).to_ne_bytes());
-        assert_eq!(read(&refused, &mut found).unwrap_err().raw_os_error(), Some(libc::EPERM));
     }
 }

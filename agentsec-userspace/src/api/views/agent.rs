@@ -389,6 +389,9 @@ pub struct AgentStatus {
     pub tripped: Option<Trip>,
     /// Name of its profile.
     pub profile: String,
+    /// Free words by which operators name several agents at once.
+    #[serde(default)]
+    pub tags: Vec<String>,
     /// Its index in the kernel's maps.
     pub slot: u32,
     /// Trips so far, as the kernel counts them.
@@ -407,6 +410,9 @@ pub struct AgentStatus {
     pub classes: Classes,
     /// Endpoints known.
     pub endpoints: EndpointCounts,
+    /// Ways out of its network namespaces that no program of ours sees, in words.
+    #[serde(default)]
+    pub uncovered: Vec<String>,
 }
 
 /// One agent of [`AgentList`](super::AgentList).
@@ -422,6 +428,9 @@ pub struct AgentSummary {
     pub risk: Risk,
     /// Name of its profile.
     pub profile: String,
+    /// Free words by which operators name several agents at once.
+    #[serde(default)]
+    pub tags: Vec<String>,
     /// Where it meets the kernel.
     pub attachments: Vec<Attachment>,
 }
@@ -434,6 +443,7 @@ impl From<&AgentStatus> for AgentSummary {
             mode: agent.mode,
             risk: agent.risk,
             profile: agent.profile.clone(),
+            tags: agent.tags.clone(),
             attachments: agent.attachments.clone(),
         }
     }

@@ -37,6 +37,7 @@ pub(crate) fn tripped_agent() -> AgentStatus {
             contributions: Contributions { volume: Risk(400), ..Contributions::default() },
         }),
         profile: "web".into(),
+        tags: vec!["batch".into(), "eu".into()],
         slot: 4,
         trips: 1,
         hold: false,
@@ -46,6 +47,7 @@ pub(crate) fn tripped_agent() -> AgentStatus {
         would_drop: WouldDrop::default(),
         classes: Classes { ipv4: 7_001, ..Classes::default() },
         endpoints: EndpointCounts { opened: 3, accepted: 0, overflow: 0 },
+        uncovered: Vec::new(),
     }
 }
 
@@ -66,8 +68,8 @@ pub(crate) fn one_agent() -> Status {
             strays: StrayPackets::default(),
             events: EventCounts { written: 5, queued: 0, lost: 0 },
             attachments_pending: 0,
-            alerts: Vec::new(),
             packet_sockets: None,
+            alerts: Vec::new(),
         },
     }
 }
@@ -88,7 +90,7 @@ fn the_status_is_the_contract() {
                 "by": "kernel", "at": "2023-11-14T22:13:20.123Z", "reason": "volume limit", "risk": 0.4,
                 "contributions": {"auth": 0.0, "volume": 0.4, "endpoints": 0.0, "deviation": 0.0, "extra": 0.0}
             },
-            "profile": "web", "slot": 4, "trips": 1, "hold": false, "next": "probes in 12 s",
+            "profile": "web", "tags": ["batch", "eu"], "slot": 4, "trips": 1, "hold": false, "next": "probes in 12 s",
             "signals": {"volume": 10485760, "unusual_endpoints": 3, "auth_failures": 0, "deviation_ms": 12.5},
             "limits": {
                 "max_volume": 10485760, "max_unusual_endpoints": null, "max_auth_failures": null,

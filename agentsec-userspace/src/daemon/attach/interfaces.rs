@@ -7,7 +7,9 @@ use anyhow::{Context, Result};
 
 use crate::core::Place;
 use crate::kernel::hook::Hook;
+use crate::kernel::interfaces::Link;
 use crate::kernel::links::{TakenOver, Target};
+use crate::kernel::namespaces;
 
 use super::{Daemon, Interfaces, Key};
 
@@ -60,6 +62,21 @@ impl Daemon {
             }
         }
         Ok(())
+    }
+
+    /// An interface that nobody has configured, but that leads into the namespace of an agent, is that agent's.
+    pub(super) fn attach_seconds(&mut self, links: &[Link]) {
+        let attached = self.attached_interfaces();
+        for second in namespaces::judge(links, &[], &attached).seconds {
+            let Some(id) = self.roster.get(second.slot).map(|member| member.id.clone()) else { continue };
+            if self.config.addresses().any(|(_, address)| address.link == second.name) {
+                continue;
+            }
+            let wanted = Wanted { ifindex: second.ifindex, interface: second.name, id };
+            if let Err(error) = self.attach(&wanted) {
+                self.complain("attachments", &error);
+            }
+        }
     }
 
     fn notice_gone(&mut self, present: &Interfaces) {

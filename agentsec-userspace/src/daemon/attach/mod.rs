@@ -15,6 +15,7 @@ use crate::clock;
 use crate::core::{AttachmentChange, Draft, EventKind, Input, Place};
 use crate::kernel;
 use crate::kernel::hook::Hook;
+use crate::kernel::interfaces::Link;
 use crate::kernel::links::TakenOver;
 
 use super::Daemon;
@@ -26,9 +27,11 @@ type Interfaces = BTreeMap<u32, String>;
 impl Daemon {
     /// Attaches what has appeared, and notices what has gone.
     pub(super) fn reconcile(&mut self) {
-        match kernel::interfaces::list() {
-            Ok(present) => {
+        match kernel::interfaces::links() {
+            Ok(links) => {
+                let present = named(&links);
                 self.reconcile_interfaces(&present);
+                self.attach_seconds(&links);
                 self.reconcile_addresses(&present);
                 self.repair_filters();
             }
@@ -40,7 +43,7 @@ impl Daemon {
 
     /// Takes over the attachments of an earlier daemon.
     pub(super) fn adopt_links(&mut self, taken: &TakenOver) -> Result<()> {
-        let present = kernel::interfaces::list()?;
+        let present = named(&kernel::interfaces::links()?);
         self.adopt_interfaces(taken, &present)?;
         self.adopt_addresses(taken, &present)?;
         for &hook in &taken.repaired {
@@ -167,4 +170,8 @@ impl Daemon {
             self.handle(clock::now(), Input::Attachment { slot, place, change });
         }
     }
+}
+
+fn named(links: &[Link]) -> Interfaces {
+    links.iter().map(|link| (link.ifindex, link.name.clone())).collect()
 }
