@@ -23,10 +23,10 @@ pub const MODULES: [&str; 12] = [
 ];
 
 /// How many times longer than on the host tests wait for something in vain.
-const PATIENCE: u32 = 10;
+const PATIENCE: u32 = 5;
 
 /// What ends a test program that hangs, in seconds.
-const LONGEST_PROGRAM: u32 = 420;
+const LONGEST_PROGRAM: u32 = 900;
 
 /// One run of a test program.
 #[derive(Clone, Debug, PartialEq, Eq)]
