@@ -5,6 +5,7 @@
 
 mod agents;
 mod attach;
+mod bells;
 mod endpoints;
 mod execute;
 mod networks;
@@ -31,12 +32,11 @@ use crate::clock;
 use crate::config::Config;
 use crate::core::{Draft, Engine, EventKind, Input, Time};
 use crate::kernel::Kernel;
-use crate::kernel::cgroups::{Tree, Watch};
-use crate::kernel::interfaces::Bell;
 use crate::record::{Journal, JsonLines};
 
 use agents::Row;
 use attach::cgroups::Cgroups;
+use bells::{Bells, Rung};
 use networks::Networks;
 use roster::Roster;
 use state::StateFile;
@@ -83,7 +83,7 @@ pub fn run(options: RunOptions, config: Config) -> Result<()> {
         .context("cannot start the runtime")?;
     runtime.block_on(async {
         // The bells first: what appears while we start rings.
-        let bells = Bells { interfaces: Bell::new()?, cgroups: watch_cgroups(&config)? };
+        let bells = Bells::new(&config)?;
         let (requests, inbox) = mpsc::channel(64);
         let mut daemon = Daemon::start(options, config)?;
         let server = daemon.serve(requests)?;
@@ -92,25 +92,6 @@ pub fn run(options: RunOptions, config: Config) -> Result<()> {
         daemon.stop();
         stopped
     })
-}
-
-/// What rings when places come and go.
-struct Bells {
-    interfaces: Bell,
-    /// None when no agent is known by its cgroup.
-    cgroups: Option<Watch>,
-}
-
-fn watch_cgroups(config: &Config) -> Result<Option<Watch>> {
-    config.has_cgroups().then(|| Watch::new(&Tree::find()?)).transpose()
-}
-
-/// Rings when cgroups come and go; never without a watch.
-async fn ring_of(watch: &mut Option<Watch>) -> Result<()> {
-    match watch {
-        Some(watch) => watch.ring().await,
-        None => std::future::pending().await,
-    }
 }
 
 impl Daemon {
@@ -138,17 +119,19 @@ impl Daemon {
                     Some(request) => self.answer(request),
                     None => return Ok(()),
                 },
-                rung = bells.interfaces.ring() => {
-                    rung?;
+                rung = bells.ring() => {
                     self.networks.ring();
-                    self.reconcile();
+                    match rung? {
+                        Rung::Interfaces => self.reconcile(),
+                        Rung::Cgroups => self.reconcile_cgroups(),
+                    }
                 }
-                rung = ring_of(&mut bells.cgroups) => {
-                    rung?;
-                    self.networks.ring();
-                    self.reconcile_cgroups();
+                _ = tick.tick() => {
+                    self.tick();
+                    if bells.is_deaf(clock::now()) {
+                        self.reconcile_cgroups();
+                    }
                 }
-                _ = tick.tick() => self.tick(),
             }
             self.save();
         }

@@ -5,10 +5,12 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use agentsec_common::agent::Slot;
 use anyhow::Result;
+use futures::FutureExt;
 use serde_json::json;
+use tokio::task::JoinHandle;
 
 use crate::core::{Draft, EventKind, Time};
-use crate::kernel::namespaces::{self, Scan, Uncovered, Why};
+use crate::kernel::namespaces::{self, Findings, Scan, Uncovered, Why};
 
 use super::Daemon;
 use super::roster::{Key, Progress};
@@ -18,15 +20,17 @@ const SHORTEST_NS: u64 = 1_000_000_000;
 /// Between two looks when nothing has rung: a process that enters a namespace tells nobody.
 const LONGEST_NS: u64 = 30_000_000_000;
 
-/// When to look around, and what was told.
+/// When to look around, and a look that is being taken.
 #[derive(Default)]
 pub(super) struct Networks {
     rung: bool,
     last_ns: Option<u64>,
+    /// Looking takes milliseconds for a thousand processes, in which the daemon has other things to do.
+    looking: Option<JoinHandle<Result<Scan>>>,
 }
 
 impl Networks {
-    /// Interfaces have changed.
+    /// Interfaces or cgroups have changed.
     pub(super) fn ring(&mut self) {
         self.rung = true;
     }
@@ -34,26 +38,45 @@ impl Networks {
     fn is_due(&self, now_ns: u64) -> bool {
         let Some(last_ns) = self.last_ns else { return true };
         let since = now_ns.saturating_sub(last_ns);
-        since >= if self.rung { SHORTEST_NS } else { LONGEST_NS }
+        self.looking.is_none() && since >= if self.rung { SHORTEST_NS } else { LONGEST_NS }
+    }
+
+    /// What a look has found, once it is over.
+    fn seen(&mut self) -> Option<Result<Scan>> {
+        let looking = self.looking.take_if(|looking| looking.is_finished())?;
+        Some(looking.now_or_never()?.unwrap_or_else(|error| Err(error.into())))
     }
 }
 
 impl Daemon {
-    /// Looks around, when it is time to.
+    /// Looks around, when it is time to, and heeds what has been seen. The first look is waited for: what it finds
+    /// is in force before the first packet is judged by it.
     pub(super) fn look_around(&mut self, now: Time) {
+        if let Some(seen) = self.networks.seen() {
+            self.heed(now, seen);
+        }
         if !self.networks.is_due(now.mono_ns) {
             return;
         }
-        self.networks = Networks { rung: false, last_ns: Some(now.mono_ns) };
-        let attached = self.attached_interfaces();
-        if attached.is_empty() {
+        let is_first = self.networks.last_ns.is_none();
+        (self.networks.rung, self.networks.last_ns) = (false, Some(now.mono_ns));
+        if self.attached_interfaces().is_empty() {
             return self.cover(&[]);
         }
-        match namespaces::scan() {
+        if is_first {
+            self.heed(now, namespaces::scan());
+        } else {
+            self.networks.looking = Some(tokio::task::spawn_blocking(namespaces::scan));
+        }
+    }
+
+    fn heed(&mut self, now: Time, seen: Result<Scan>) {
+        let attached = self.attached_interfaces();
+        match seen {
             Ok(scan) => {
                 self.cover(&behind(&scan, &attached));
                 let findings = namespaces::judge(&scan.host, &scan.namespaces, &attached);
-                self.tell_uncovered(now, &findings.uncovered);
+                self.tell_uncovered(now, &findings);
             }
             Err(error) => self.complain("namespaces", &error),
         }
@@ -85,13 +108,8 @@ impl Daemon {
     }
 
     /// Says what is new of ways out that nobody sees, and keeps all of them for `status`.
-    fn tell_uncovered(&mut self, now: Time, uncovered: &[Uncovered]) {
-        let mut by_slot: BTreeMap<Slot, BTreeSet<String>> = BTreeMap::new();
-        for way in uncovered {
-            for slot in &way.slots {
-                by_slot.entry(*slot).or_default().insert(describe(way));
-            }
-        }
+    fn tell_uncovered(&mut self, now: Time, findings: &Findings) {
+        let mut by_slot = uncovered(findings);
         let mut news = Vec::new();
         for slot in self.roster.slots() {
             let Some(member) = self.roster.get_mut(slot) else { continue };
@@ -105,6 +123,17 @@ impl Daemon {
             self.record(now, draft);
         }
     }
+}
+
+/// Ways out that no program of ours sees, by agent.
+fn uncovered(findings: &Findings) -> BTreeMap<Slot, BTreeSet<String>> {
+    let mut by_slot: BTreeMap<Slot, BTreeSet<String>> = BTreeMap::new();
+    for way in &findings.uncovered {
+        for slot in &way.slots {
+            by_slot.entry(*slot).or_default().insert(describe(way));
+        }
+    }
+    by_slot
 }
 
 /// Cookies of the namespaces that agents' interfaces lead to.

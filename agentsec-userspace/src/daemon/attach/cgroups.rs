@@ -13,6 +13,9 @@ use crate::kernel::links::Target;
 
 use super::{Daemon, Key};
 
+const COUNTS_TWICE: &str = "this kernel (before 6.15) does not tell a packet's network namespace: what the cgroup's \
+                            processes send from behind an agent's interface counts here as well";
+
 /// What the daemon knows of the tree of cgroups.
 #[derive(Default)]
 pub(in crate::daemon) struct Cgroups {
@@ -166,13 +169,22 @@ impl Daemon {
                 .add_cgroup(CgroupId { id: cgroup.id, level: cgroup.level }, slot),
         };
         match identified {
-            Ok(()) => self.attached(slot, key, place, None),
+            Ok(()) => {
+                let remark = self.counts_twice().then(|| COUNTS_TWICE.to_owned());
+                self.attached(slot, key, place, remark);
+            }
             Err(error) => {
                 self.failed(slot, key, place, &error);
                 return Err(error).with_context(|| cgroup.path.clone());
             }
         }
         Ok(())
+    }
+
+    /// Whether what a cgroup sends from behind an agent's interface is counted at both.
+    fn counts_twice(&self) -> bool {
+        !self.kernel.links.tells_namespace()
+            && self.config.agents.values().any(|agent| agent.interface.is_some())
     }
 
     /// The agent in one of whose cgroups the one at `path` lies. The kernel takes the outermost, and so do we.
