@@ -234,6 +234,10 @@ fn an_agent_that_nobody_configures_any_more_stays_contained() -> Result<()> {
     scene::shoot(scene.lab.agent(1), scene.world(9), 50)?;
     assert_eq!(scene.lab.world().counters()?, world);
     scene.daemon.cli_ok(&["release", NAMES[1], "--force"])?;
-    assert_eq!(scene.agent(1)?["state"], "CLOSED");
+    // Nobody contains it and nobody configures it: it is soon forgotten.
+    scene.daemon.wait_until("nothing of it is left", LONG, |status| {
+        status["agents"].as_array().is_some_and(|agents| agents.iter().all(|agent| agent["id"] != NAMES[1]))
+    })?;
+    assert_eq!(scene.states_entered(1)?.last().map(String::as_str), Some("CLOSED"));
     Ok(())
 }

@@ -9,6 +9,7 @@ use clap::{Parser, Subcommand};
 use crate::compile::Profile;
 use crate::need::Scope;
 use crate::step::Progress;
+use crate::vm::{self, Kernel};
 use crate::{check, compile, run, setup, test};
 
 #[derive(Parser)]
@@ -49,10 +50,50 @@ enum Verb {
         #[arg(last = true)]
         args: Vec<OsString>,
     },
+    /// Run the kernels' tests on Debian's kernels in emulated machines
+    Vm {
+        /// The kernel to boot
+        #[arg(long, default_value = "all")]
+        kernel: Kernels,
+        /// Also print what came of it as JSON
+        #[arg(long)]
+        json: bool,
+        /// Run only the tests whose name contains this
+        filter: Option<String>,
+    },
     /// Show a compromised agent being contained, on this host (as root)
     Demo(LabArgs),
     /// Measure the cost of containment on this host (as root)
     Bench(LabArgs),
+}
+
+/// Which kernels to boot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kernels {
+    All,
+    One(Kernel),
+}
+
+impl clap::ValueEnum for Kernels {
+    fn value_variants<'a>() -> &'a [Self] {
+        &[Self::All, Self::One(Kernel::V6_1), Self::One(Kernel::V6_12)]
+    }
+
+    fn to_possible_value(&self) -> Option<clap::builder::PossibleValue> {
+        match self {
+            Self::All => Some("all".into()),
+            Self::One(kernel) => kernel.to_possible_value(),
+        }
+    }
+}
+
+impl Kernels {
+    fn list(self) -> Vec<Kernel> {
+        match self {
+            Self::All => vm::ALL.to_vec(),
+            Self::One(kernel) => vec![kernel],
+        }
+    }
 }
 
 #[derive(clap::Args)]
@@ -85,6 +126,9 @@ pub fn run() -> Result<ExitCode> {
             }
         }
         Verb::Test { filter, args } => return test::run(&progress, filter.as_deref(), &args),
+        Verb::Vm { kernel, json, filter } => {
+            return vm::command(&progress, &kernel.list(), filter.as_deref(), json);
+        }
         Verb::Demo(lab) => run::lab(&progress, "demo", &lab.args)?,
         Verb::Bench(lab) => run::lab(&progress, "bench", &lab.args)?,
     }
@@ -100,6 +144,16 @@ mod tests {
     #[test]
     fn the_command_line_is_well_formed() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn kernels_are_asked_for_by_name_and_all_are_booted_unless_told() {
+        let kernels = |line: &[&str]| match Cli::parse_from(line).verb {
+            Verb::Vm { kernel, .. } => kernel.list(),
+            _ => panic!("vm was asked for"),
+        };
+        assert_eq!(kernels(&["xtask", "vm"]), vm::ALL);
+        assert_eq!(kernels(&["xtask", "vm", "--kernel", "6.12", "some_test"]), [Kernel::V6_12]);
     }
 
     #[test]

@@ -28,6 +28,8 @@ pub struct Binaries {
     pub agentsec: Option<PathBuf>,
     /// The program behind demo, bench and the tests' fixtures.
     pub lab: Option<PathBuf>,
+    /// The programs made of `tests/tests`, by name.
+    pub tests: Vec<(String, PathBuf)>,
 }
 
 /// Builds the kernel programs and returns the object's path, which is always the same.
@@ -77,19 +79,29 @@ fn copy_if_changed(from: &Path, to: &Path) -> Result<()> {
     std::fs::rename(&unfinished, to).with_context(|| format!("cannot write {}", to.display()))
 }
 
+/// Of the package whose tests use real kernels.
+const TESTS_MANIFEST: &str = "tests/Cargo.toml";
+
 fn parse_messages(messages: &str) -> Binaries {
     let mut binaries = Binaries::default();
     for message in messages.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok()) {
         let Some(path) = message["executable"].as_str().map(PathBuf::from) else { continue };
+        let Some(name) = message["target"]["name"].as_str() else { continue };
         if message["profile"]["test"] == true {
+            // Unit tests are of the kind that they test; agentsec-common's own files in `tests` touch no kernel.
+            let ours = message["manifest_path"].as_str().is_some_and(|path| path.ends_with(TESTS_MANIFEST));
+            if ours && message["target"]["kind"][0] == "test" {
+                binaries.tests.push((name.to_owned(), path));
+            }
             continue;
         }
-        match message["target"]["name"].as_str() {
-            Some("agentsec") => binaries.agentsec = Some(path),
-            Some("agentsec-lab") => binaries.lab = Some(path),
+        match name {
+            "agentsec" => binaries.agentsec = Some(path),
+            "agentsec-lab" => binaries.lab = Some(path),
             _ => {}
         }
     }
+    binaries.tests.sort();
     binaries
 }
 
@@ -102,9 +114,15 @@ mod tests {
         let messages = r#"{"reason":"compiler-artifact","target":{"name":"agentsec"},"profile":{"test":false},"executable":null}
 {"reason":"compiler-artifact","target":{"name":"agentsec"},"profile":{"test":false},"executable":"/t/debug/agentsec"}
 {"reason":"compiler-artifact","target":{"name":"agentsec"},"profile":{"test":true},"executable":"/t/debug/deps/agentsec-1"}
+{"reason":"compiler-artifact","manifest_path":"/x/tests/Cargo.toml","target":{"name":"kernel_y","kind":["test"]},"profile":{"test":true},"executable":"/t/y-1"}
+{"reason":"compiler-artifact","manifest_path":"/x/agentsec-common/Cargo.toml","target":{"name":"z","kind":["test"]},"profile":{"test":true},"executable":"/t/z-1"}
 {"reason":"build-finished","success":true}
 "#;
-        let expected = Binaries { agentsec: Some("/t/debug/agentsec".into()), lab: None };
+        let expected = Binaries {
+            agentsec: Some("/t/debug/agentsec".into()),
+            lab: None,
+            tests: vec![("kernel_y".into(), "/t/y-1".into())],
+        };
         assert_eq!(parse_messages(messages), expected);
     }
 

@@ -32,7 +32,7 @@ pub struct Facts {
     pub bpf_clippy: bool,
     /// A BPF linker that starts.
     pub linker: Option<PathBuf>,
-    /// Programs of [`crate::need::TOOLS`] that are not here.
+    /// Programs of [`crate::need::TOOLS`] and [`crate::need::VM_TOOLS`] that are not here.
     pub absent_tools: Vec<&'static str>,
     /// The BPF file system is mounted.
     pub bpffs: bool,
@@ -59,6 +59,7 @@ impl Facts {
             linker: find_program("bpf-linker").filter(starts),
             absent_tools: crate::need::TOOLS
                 .iter()
+                .chain(&crate::need::VM_TOOLS)
                 .map(|tool| tool.program)
                 .filter(|program| find_program(program).is_none())
                 .collect(),

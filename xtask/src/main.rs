@@ -4,7 +4,7 @@
 //!
 //! ```text
 //! setup ◀─ build ◀─ check ◀─ test
-//!              ▲─ demo, bench
+//!              ▲─ demo, bench, vm
 //! ```
 
 mod check;
@@ -17,6 +17,7 @@ mod setup;
 mod step;
 mod test;
 mod toolchain;
+mod vm;
 mod workspace;
 
 use std::process::ExitCode;

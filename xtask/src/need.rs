@@ -15,8 +15,10 @@ pub enum Scope {
     Build,
     /// Compile and lint.
     Check,
-    /// Everything: tests, demo and bench drive real traffic through real kernels.
+    /// Tests, demo and bench, which drive real traffic through the running kernel.
     Test,
+    /// Everything: tests on other kernels, in guests.
+    Vm,
 }
 
 /// A program that tests, demo and bench run.
@@ -41,6 +43,15 @@ pub const TOOLS: [Tool; 8] = [
     tool("ethtool", "ethtool", "switching segmentation offload on and off in tests"),
     tool("curl", "curl", "requests of agents in tests and demo, and to the daemon's socket"),
     tool("ps", "procps", "processes and sysctls in tests"),
+];
+
+/// The programs that guests are made of and made with.
+pub const VM_TOOLS: [Tool; 5] = [
+    tool("qemu-system-x86_64", "qemu-system-x86", "emulating machines for other kernels"),
+    tool("busybox", "busybox-static", "the guests' shell and commands"),
+    tool("dpkg-deb", "dpkg", "unpacking the guests' kernels"),
+    tool("xz", "xz-utils", "unpacking the guests' modules"),
+    tool("strip", "binutils", "test programs that fit into a guest's memory"),
 ];
 
 /// One thing that is missing.
@@ -139,9 +150,7 @@ pub fn missing(facts: &Facts, scope: Scope) -> Vec<Need> {
         clippy(facts, &mut needs);
     }
     if scope >= Scope::Test {
-        for tool in TOOLS.iter().filter(|tool| facts.absent_tools.contains(&tool.program)) {
-            push(&mut needs, tool.program, tool.purpose, Remedy::Package(tool.package));
-        }
+        tools(facts, &TOOLS, &mut needs);
         if !facts.bpffs {
             push(
                 &mut needs,
@@ -151,7 +160,16 @@ pub fn missing(facts: &Facts, scope: Scope) -> Vec<Need> {
             );
         }
     }
+    if scope >= Scope::Vm {
+        tools(facts, &VM_TOOLS, &mut needs);
+    }
     needs
+}
+
+fn tools(facts: &Facts, tools: &[Tool], needs: &mut Vec<Need>) {
+    for tool in tools.iter().filter(|tool| facts.absent_tools.contains(&tool.program)) {
+        push(needs, tool.program, tool.purpose, Remedy::Package(tool.package));
+    }
 }
 
 fn push(needs: &mut Vec<Need>, what: &str, purpose: &'static str, remedy: Remedy) {
@@ -207,7 +225,7 @@ mod tests {
     use crate::toolchain::Toolchain;
 
     fn bare_debian() -> Facts {
-        let absent_tools = TOOLS.iter().map(|tool| tool.program).collect();
+        let absent_tools = TOOLS.iter().chain(&VM_TOOLS).map(|tool| tool.program).collect();
         Facts { root: true, apt: true, bookworm: true, rustup: true, absent_tools, ..Facts::default() }
     }
 
@@ -252,8 +270,15 @@ mod tests {
     }
 
     #[test]
+    fn guests_need_more_than_tests_on_this_kernel() {
+        let qemu = Remedy::Package("qemu-system-x86");
+        assert!(remedies(&bare_debian(), Scope::Vm).contains(&qemu));
+        assert!(!remedies(&bare_debian(), Scope::Test).contains(&qemu));
+    }
+
+    #[test]
     fn a_complete_machine_needs_nothing() {
-        assert_eq!(missing(&complete_debian(), Scope::Test), []);
+        assert_eq!(missing(&complete_debian(), Scope::Vm), []);
     }
 
     #[test]

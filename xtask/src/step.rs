@@ -4,6 +4,7 @@
 
 use std::fs::File;
 use std::io::{IsTerminal, Read, Seek, Write};
+use std::ops::ControlFlow;
 use std::os::fd::AsFd;
 use std::process::{Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
@@ -14,6 +15,8 @@ use indicatif::{ProgressBar, ProgressStyle};
 /// A step that takes longer than this is worth a word.
 const QUIET: Duration = Duration::from_secs(2);
 const POLL: Duration = Duration::from_millis(10);
+/// What is watched from outside is looked at less often.
+const LOOK: Duration = Duration::from_millis(500);
 
 /// How steps show themselves.
 pub struct Progress {
@@ -41,6 +44,33 @@ impl Progress {
         command.stdin(Stdio::null()).stdout(answer.try_clone()?).stderr(self.sink(&log)?);
         self.finish(label, command, log)?;
         contents(&mut answer)
+    }
+
+    /// Looks again and again until there is an answer; what is being done meanwhile is shown on a terminal.
+    pub fn poll<T>(
+        &self,
+        label: &str,
+        mut look: impl FnMut() -> Result<ControlFlow<T, String>>,
+    ) -> Result<T> {
+        let start = Instant::now();
+        let spinner = self.tell(label);
+        loop {
+            match look()? {
+                ControlFlow::Break(answer) => {
+                    if let Some(spinner) = spinner {
+                        spinner.finish_and_clear();
+                    }
+                    eprintln!("{label} {}", paint("2", &format!("{:.1} s", start.elapsed().as_secs_f64())));
+                    return Ok(answer);
+                }
+                ControlFlow::Continue(doing) => {
+                    if let Some(spinner) = &spinner {
+                        spinner.set_message(format!("{label}: {doing}"));
+                    }
+                }
+            }
+            std::thread::sleep(LOOK);
+        }
     }
 
     /// Says one thing that the user should know although nothing failed.

@@ -45,6 +45,9 @@ use state::StateFile;
 /// Name of the events file in the state directory.
 pub const EVENTS_NAME: &str = "events.jsonl";
 
+/// How often filters are looked for whose removal the bell may have missed, nanoseconds.
+const REPAIR_NS: u64 = 5_000_000_000;
+
 /// Notices handled before anything else gets its turn.
 const NOTICES_PER_TURN: usize = 256;
 
@@ -66,6 +69,7 @@ struct Daemon {
     networks: Networks,
     next_reclaim_ns: u64,
     next_ageing_ns: u64,
+    next_repair_ns: u64,
 }
 
 /// Runs until told to stop by SIGTERM or SIGINT. Stopping leaves enforcement in place.
@@ -175,6 +179,10 @@ impl Daemon {
             }
             self.retry_attachments();
             self.forget_released();
+        }
+        if now.mono_ns >= self.next_repair_ns {
+            self.next_repair_ns = now.mono_ns + REPAIR_NS;
+            self.repair_filters();
         }
         self.look_around(now);
         if now.mono_ns >= self.next_ageing_ns {

@@ -55,6 +55,7 @@ impl Daemon {
             networks: Networks::default(),
             next_reclaim_ns: 0,
             next_ageing_ns: 0,
+            next_repair_ns: 0,
             options,
             config,
             boot_id,

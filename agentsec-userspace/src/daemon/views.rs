@@ -17,6 +17,7 @@ use crate::clock;
 use crate::core::address::from_address;
 use crate::core::view::{AgentView, TrafficView};
 use crate::core::{Draft, EventKind, Input, Place, Time, tripped};
+use crate::kernel::hook::Hook;
 
 use super::Daemon;
 use super::roster::{Key, Member, Progress, Seat};
@@ -58,7 +59,7 @@ impl Daemon {
             epoch: view.epoch,
             outbound: direction(view.outbound),
             inbound: direction(view.inbound),
-            attachments: attachments(member, |key| self.hook_of(key)),
+            attachments: attachments(member, |key| self.hook_of(view.slot, key)),
             tripped: view.tripped.as_ref().map(|tripped| Trip {
                 by: by_name(tripped.by).to_owned(),
                 at: tripped.at.parse().unwrap_or_default(),
@@ -126,11 +127,17 @@ impl Daemon {
     }
 
     /// The hook at which our programs see an agent.
-    fn hook_of(&self, key: Key) -> &'static str {
+    fn hook_of(&self, slot: Slot, key: Key) -> &'static str {
         match key {
-            Key::Interface(_) => "tcx",
-            Key::Address(prefix) if self.kernel.links.has_xdp(prefix.ifindex) => "xdp+tcx",
-            Key::Address(_) => "tcx",
+            Key::Interface(ifindex) => self.kernel.links.attached_by(Hook::Interface { slot, ifindex }),
+            Key::Address(prefix) => {
+                let by = self.kernel.links.attached_by(Hook::Link { ifindex: prefix.ifindex });
+                match (self.kernel.links.has_xdp(prefix.ifindex), by) {
+                    (true, "clsact") => "xdp+clsact",
+                    (true, _) => "xdp+tcx",
+                    (false, by) => by,
+                }
+            }
             Key::Cgroup(_) => "cgroup_skb",
         }
     }

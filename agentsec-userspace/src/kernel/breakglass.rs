@@ -12,6 +12,7 @@ use agentsec_common::policy::{Control, EPOCH_MASK, Mode, Policy, State, TRIP_MAS
 use anyhow::{Context, Result, bail};
 use aya::maps::{Array, Map, MapData};
 
+use super::filters::Filters;
 use super::hook::LinkName;
 use super::layout::{Capacities, shapes};
 use super::pins::{self, Pins};
@@ -21,7 +22,7 @@ use super::words::{Access, MappedArray};
 /// What [`unload`] has removed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Unloaded {
-    /// Links, two per attachment.
+    /// Links and filters, two per attachment.
     pub links: usize,
     /// Maps.
     pub maps: usize,
@@ -65,7 +66,8 @@ pub fn release_all(pin_path: &Path) -> Result<Vec<String>> {
     Ok(released)
 }
 
-/// Removes every link and map that agentsec has pinned at `pin_path`, and nothing else. Enforcement ends.
+/// Removes every link, filter and map that agentsec has pinned or remembers at `pin_path`, and nothing else. Enforcement
+/// ends. Filters are those of the caller's network namespace.
 ///
 /// # Errors
 ///
@@ -80,6 +82,7 @@ pub fn unload(pin_path: &Path) -> Result<Unloaded> {
     let mut unloaded = Unloaded::default();
     let layouts = pins.foreign_layouts().into_iter().map(|layout| pin_path.join(layout));
     for layout in layouts.chain([pins.layout()]) {
+        unloaded.links += Filters::new(&layout).remove_all()?;
         unloaded.links += remove_all(&layout.join("links"), is_link_name)?;
         unloaded.maps += remove_all(&layout.join("maps"), is_map_name)?;
         remove_directory(&layout)?;

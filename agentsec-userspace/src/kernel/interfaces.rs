@@ -12,8 +12,9 @@ use netlink_sys::{AsyncSocket, AsyncSocketExt, SocketAddr, TokioSocket};
 pub(super) use link::links_of;
 pub use link::{Link, links};
 
-/// RTMGRP_LINK: creation, deletion, renaming and moves of interfaces.
-const LINK_GROUP: u32 = 1;
+/// RTMGRP_LINK: creation, deletion, renaming and moves of interfaces; RTMGRP_TC: changes of their qdiscs and filters, one
+/// of which may be that ours is taken off.
+const GROUPS: u32 = 1 | 1 << 3;
 
 /// The interfaces by index, with their names.
 ///
@@ -41,7 +42,7 @@ impl Bell {
         let mut socket = TokioSocket::new(NETLINK_ROUTE).context("opening a netlink socket")?;
         socket
             .socket_mut()
-            .bind(&SocketAddr::new(0, LINK_GROUP))
+            .bind(&SocketAddr::new(0, GROUPS))
             .context("subscribing to changes of interfaces")?;
         Ok(Self { socket, buffer: bytes::BytesMut::with_capacity(64 * 1024) })
     }

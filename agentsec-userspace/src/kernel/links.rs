@@ -1,4 +1,7 @@
-//! Attachments: the links that tie our programs to hooks, each pinned and held.
+//! Attachments: the links that tie our programs to hooks, each pinned and held. Where the kernel has no TCX, filters
+//! take the place of links on interfaces.
+
+mod filtered;
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -11,6 +14,7 @@ use aya::programs::links::{CgroupAttachMode, FdLink, LinkOrder};
 use aya::programs::tc::TcAttachOptions;
 use aya::programs::{CgroupSkbAttachType, ProgramError, TcAttachType, XdpMode};
 
+use super::filters::{self, Filters};
 use super::hook::{Hook, LinkName, Side};
 use super::pins::{self, Pins};
 use super::programs::Programs;
@@ -21,8 +25,29 @@ use super::syscall;
 pub struct Links {
     programs: Programs,
     pins: Pins,
-    held: BTreeMap<Hook, BTreeMap<Side, OwnedFd>>,
+    filters: Filters,
+    /// Whether interfaces are attached to by links.
+    has_tcx: bool,
+    held: BTreeMap<Hook, BTreeMap<Side, Held>>,
     expedited: Option<Expedited>,
+}
+
+/// What ties a program to its hook.
+#[derive(Debug)]
+enum Held {
+    /// A link, pinned.
+    Link {
+        /// Held as well, for when its pin is unmounted.
+        _fd: OwnedFd,
+    },
+    /// A clsact filter, which holds the program by itself.
+    Filter,
+}
+
+impl From<OwnedFd> for Held {
+    fn from(fd: OwnedFd) -> Self {
+        Self::Link { _fd: fd }
+    }
 }
 
 /// What became of the links of an earlier daemon.
@@ -35,6 +60,8 @@ pub struct TakenOver {
     pub halves: Vec<Hook>,
     /// Hooks whose interface or cgroup is gone; their pins are removed.
     pub gone: Vec<Hook>,
+    /// Hooks whose filter somebody had taken off meanwhile. They are attached again.
+    pub repaired: Vec<Hook>,
 }
 
 /// What a hook is made on.
@@ -50,7 +77,8 @@ pub enum Target<'a> {
 
 impl Links {
     pub(super) fn new(programs: Programs, pins: Pins) -> Self {
-        Self { programs, pins, held: BTreeMap::new(), expedited: None }
+        let filters = Filters::new(&pins.layout());
+        Self { programs, pins, filters, has_tcx: filters::has_tcx(), held: BTreeMap::new(), expedited: None }
     }
 
     /// Whether the kernel tells cgroup programs a packet's network namespace, so that what is counted on an
@@ -70,7 +98,7 @@ impl Links {
         for name in self.pins.pinned_links() {
             match self.take_over_one(&name) {
                 Ok(link) => {
-                    self.held.entry(name.hook).or_default().insert(name.side, link);
+                    self.held.entry(name.hook).or_default().insert(name.side, link.into());
                 }
                 Err(error) if is_gone(&error) => {
                     pins::remove(&self.pins.link(&name)).context("removing the pin of a dead link")?;
@@ -79,7 +107,9 @@ impl Links {
                 Err(error) => return Err(error.context(format!("taking over the link {name}"))),
             }
         }
+        self.take_over_filters(&mut taken)?;
         taken.gone.dedup();
+        taken.repaired.dedup();
         let whole = |hook: &Hook| self.missing(*hook).is_empty();
         (taken.attached, taken.halves) = self.held.keys().partition(|hook| whole(hook));
         Ok(taken)
@@ -149,9 +179,15 @@ impl Links {
     }
 
     fn attach_side(&mut self, name: LinkName, target: Target<'_>) -> Result<()> {
-        let link = self.link(name, target)?;
-        let link = self.pin(name, link)?;
-        self.held.entry(name.hook).or_default().insert(name.side, link);
+        let by_filter = !self.has_tcx && matches!(target, Target::Interface(_)) && name.side != Side::Xdp;
+        let held = if by_filter {
+            self.put_filter(&name)?;
+            Held::Filter
+        } else {
+            let link = self.link(name, target)?;
+            self.pin(name, link)?.into()
+        };
+        self.held.entry(name.hook).or_default().insert(name.side, held);
         Ok(())
     }
 
@@ -211,6 +247,10 @@ impl Links {
     /// When the kernel gives neither answer.
     pub fn is_alive(&mut self, hook: Hook) -> Result<bool> {
         let Some(links) = self.held.get(&hook) else { return Ok(false) };
+        if links.values().any(|held| matches!(held, Held::Filter)) {
+            // The move took its qdiscs away.
+            return Ok(false);
+        }
         let sides: Vec<Side> = links.keys().copied().collect();
         for side in sides {
             match self.take_over_one(&LinkName { hook, side }) {
@@ -226,10 +266,14 @@ impl Links {
     ///
     /// # Errors
     ///
-    /// When a pin cannot be removed; that link is still in force then.
+    /// When a pin or a filter cannot be removed; it is still in force then.
     pub fn detach(&mut self, hook: Hook) -> Result<()> {
         for side in hook.sides().iter().copied().chain([Side::Xdp]) {
-            let path = self.pins.link(&LinkName { hook, side });
+            let name = LinkName { hook, side };
+            if self.filters.remembers(&name) {
+                self.filters.remove(&name)?;
+            }
+            let path = self.pins.link(&name);
             pins::remove(&path).with_context(|| format!("cannot remove the pin {}", path.display()))?;
         }
         self.held.remove(&hook);
@@ -271,9 +315,9 @@ pub fn is_taken(error: &anyhow::Error) -> bool {
     matches!(code(error), Some(libc::EBUSY | libc::EEXIST))
 }
 
-/// Whether a link's interface or cgroup does not exist any more (ENOLINK).
+/// Whether a link's interface or cgroup does not exist any more (ENOLINK; ENODEV when netlink is asked).
 fn is_gone(error: &anyhow::Error) -> bool {
-    code(error) == Some(libc::ENOLINK)
+    matches!(code(error), Some(libc::ENOLINK | libc::ENODEV))
 }
 
 /// The system's error in an error's chain.

@@ -7,12 +7,14 @@
 //! ```text
 //! PIN_PATH/v<layout>/maps/<NAME>
 //! PIN_PATH/v<layout>/links/<LINK>       see hook.rs
+//! PIN_PATH/v<layout>/filters/<LINK>     on kernels without TCX: see filters.rs
 //! ```
 
 pub mod breakglass;
 pub mod cgroups;
 pub mod collector;
 pub mod enforcer;
+mod filters;
 pub mod hook;
 pub mod identities;
 pub mod interfaces;
@@ -27,6 +29,7 @@ mod programs;
 mod rcu;
 mod rows;
 mod syscall;
+mod tc;
 mod words;
 
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};

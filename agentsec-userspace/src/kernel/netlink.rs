@@ -1,4 +1,4 @@
-//! Questions about links and namespaces, asked and answered on the spot.
+//! Questions about links, namespaces and filters, asked and answered on the spot.
 //!
 //! The answers are read attribute by attribute, and only what is asked for: a kernel that tells of things that
 //! are not known here is understood all the same.
@@ -30,6 +30,8 @@ pub(super) enum Ask {
     One,
     /// All that there are.
     All,
+    /// None, but that something be done, as these flags say.
+    Change(u16),
 }
 
 /// A socket that asks about the network namespace in which it was opened.
@@ -91,7 +93,12 @@ impl AsFd for Route {
 
 /// `nlmsghdr` and the body.
 fn request(kind: u16, ask: Ask, sequence: u32, body: &[u8]) -> Vec<u8> {
-    let flags = libc::NLM_F_REQUEST | if ask == Ask::All { libc::NLM_F_DUMP } else { 0 };
+    let flags = match ask {
+        Ask::One => 0,
+        Ask::All => libc::NLM_F_DUMP,
+        Ask::Change(flags) => libc::NLM_F_ACK | i32::from(flags),
+    };
+    let flags = libc::NLM_F_REQUEST | flags;
     let length = 16 + body.len() as u32;
     let mut message = Vec::with_capacity(length as usize);
     message.extend(length.to_ne_bytes());

@@ -62,6 +62,8 @@ impl Check {
 pub enum AttachBy {
     /// Links on TCX, Linux 6.6 and later.
     Tcx,
+    /// Filters on clsact qdiscs, before that.
+    Clsact,
     /// Not at all: see the failed checks.
     Nothing,
 }
@@ -137,7 +139,12 @@ pub fn obstacles() -> String {
 fn plan(attach_by: AttachBy) -> Plan {
     let summary = match attach_by {
         AttachBy::Tcx => "TCX links on the agents' interfaces, first in their chains",
-        AttachBy::Nothing => "nothing: programs cannot be loaded, or not attached by TCX links",
+        AttachBy::Clsact => {
+            "clsact filters on the agents' interfaces, first in their chains, put back when taken off"
+        }
+        AttachBy::Nothing => {
+            "nothing: programs cannot be loaded, or attached neither by TCX links nor by clsact filters"
+        }
     };
     Plan { attach_by, summary: summary.into() }
 }

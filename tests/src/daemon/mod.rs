@@ -65,7 +65,7 @@ impl Daemon {
 
     /// Runs `agentsec ARGUMENTS` with the daemon's paths and returns whatever came of it.
     pub fn cli(&self, arguments: &[impl AsRef<OsStr>]) -> Result<Output> {
-        output_within(self.command(arguments), COMMAND_TIMEOUT)
+        output_within(self.command(arguments), wait::patient(COMMAND_TIMEOUT))
     }
 
     /// The same for a command that must succeed; returns what it printed.

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 
 use crate::netns::Namespace;
+use crate::wait::patient;
 
 /// An interface's counters, the ones that `ip -s link` shows.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -63,7 +64,7 @@ pub fn settle(namespaces: &[&Namespace], quiet: Duration) -> Result<()> {
     let start = Instant::now();
     let (mut last, mut since) = (read()?, Instant::now());
     while since.elapsed() < quiet {
-        if start.elapsed() > quiet + Duration::from_secs(10) {
+        if start.elapsed() > quiet + patient(Duration::from_secs(10)) {
             bail!("interfaces did not come to rest for {quiet:?}");
         }
         std::thread::sleep(quiet / 8);

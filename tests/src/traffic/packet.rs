@@ -27,6 +27,8 @@ pub enum Way {
 pub struct PacketSocket {
     fd: OwnedFd,
     namespace: Namespace,
+    /// What the kernel wants before each frame.
+    prefix: Vec<u8>,
 }
 
 impl PacketSocket {
@@ -36,12 +38,24 @@ impl PacketSocket {
         if way == Way::Bypass {
             set_option(&fd, libc::PACKET_QDISC_BYPASS, 1).context("bypassing traffic control")?;
         }
-        Ok(Self { fd, namespace: namespace.clone() })
+        Ok(Self { fd, namespace: namespace.clone(), prefix: Vec::new() })
+    }
+
+    /// Opens one whose frames, if they are longer than a page, have only the Ethernet header in one piece: everything
+    /// from the network header on lies in fragments of the kernel's buffer.
+    pub fn scattering(namespace: &Namespace, interface: &str) -> Result<Self> {
+        let fd = namespace.run(|| bound(interface, 0))?;
+        set_option(&fd, libc::PACKET_VNET_HDR, 1).context("describing frames to the kernel")?;
+        // struct virtio_net_hdr: flags, gso_type, hdr_len, gso_size, csum_start, csum_offset
+        let mut prefix = vec![0; 10];
+        prefix[2..4].copy_from_slice(&14u16.to_ne_bytes());
+        Ok(Self { fd, namespace: namespace.clone(), prefix })
     }
 
     /// Sends one whole frame, beginning with the receiver's Ethernet address; the shortest has 14 bytes.
     pub fn send(&self, frame: &[u8]) -> io::Result<usize> {
-        Ok(nix::sys::socket::send(self.fd.as_raw_fd(), frame, nix::sys::socket::MsgFlags::empty())?)
+        let whole = [&self.prefix, frame].concat();
+        Ok(nix::sys::socket::send(self.fd.as_raw_fd(), &whole, nix::sys::socket::MsgFlags::empty())?)
     }
 
     /// Starts sending the same frame up to `count` times, as fast as it goes; returns how many the kernel took.

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 
 use crate::netns::Namespace;
+use crate::wait::patient;
 
 /// What running work looks at to know when to end.
 #[derive(Clone, Debug)]
@@ -17,10 +18,10 @@ pub struct Stop {
 }
 
 impl Stop {
-    /// Nobody asks, and it ends after `longest`.
+    /// Nobody asks, and it ends after `longest`, made [`patient`].
     #[must_use]
     pub fn after(longest: Duration) -> Self {
-        Self { asked: Arc::default(), deadline: Instant::now() + longest }
+        Self { asked: Arc::default(), deadline: Instant::now() + patient(longest) }
     }
 
     /// Whether it is time to end.

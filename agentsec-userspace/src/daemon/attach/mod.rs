@@ -9,9 +9,10 @@ use std::collections::BTreeMap;
 use agentsec_common::agent::{Identity, Slot};
 use agentsec_common::policy::State;
 use anyhow::Result;
+use serde_json::json;
 
 use crate::clock;
-use crate::core::{AttachmentChange, Input, Place};
+use crate::core::{AttachmentChange, Draft, EventKind, Input, Place};
 use crate::kernel;
 use crate::kernel::hook::Hook;
 use crate::kernel::interfaces::Link;
@@ -32,6 +33,7 @@ impl Daemon {
                 self.reconcile_interfaces(&present);
                 self.attach_seconds(&links);
                 self.reconcile_addresses(&present);
+                self.repair_filters();
             }
             Err(error) => self.complain("interfaces", &error),
         }
@@ -44,6 +46,9 @@ impl Daemon {
         let present = named(&kernel::interfaces::links()?);
         self.adopt_interfaces(taken, &present)?;
         self.adopt_addresses(taken, &present)?;
+        for &hook in &taken.repaired {
+            self.say_repaired(hook);
+        }
         self.adopt_cgroups()
     }
 
@@ -53,6 +58,33 @@ impl Daemon {
         if self.roster.iter().any(|(_, member)| member.seats.values().any(failed)) {
             self.reconcile();
         }
+    }
+
+    /// Puts filters back that somebody has taken off, and says so. Links cannot be taken off.
+    pub(super) fn repair_filters(&mut self) {
+        for (hook, result) in self.kernel.links.repair() {
+            match result {
+                Ok(()) => self.say_repaired(hook),
+                Err(error) => self.complain("a filter that was taken off", &error),
+            }
+        }
+    }
+
+    /// Until this moment the packets of the hook's agents passed unseen.
+    pub(super) fn say_repaired(&mut self, hook: Hook) {
+        let (ifindex, agent_id) = match hook {
+            Hook::Interface { slot, ifindex } => {
+                (ifindex, self.roster.get(slot).map(|member| member.id.clone()))
+            }
+            Hook::Link { ifindex } => (ifindex, None),
+            Hook::Cgroup { .. } | Hook::Sockets => return,
+        };
+        let now = clock::now();
+        let data =
+            json!({ "alert": "filter_removed", "ifindex": ifindex, "hook": "clsact", "repaired": true });
+        self.record(now, Draft { agent_id, ..Draft::daemon(now, EventKind::Alert, data) });
+        let who = format!("interface #{ifindex}: somebody has taken our clsact filter off; it is back");
+        self.complain("attachments", &anyhow::anyhow!(who));
     }
 
     /// Slot of an agent, which becomes known if it is not yet.

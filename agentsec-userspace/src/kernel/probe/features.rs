@@ -9,6 +9,7 @@ use aya::programs::{ProgramType, SchedClassifier};
 use aya::sys::{is_map_supported, is_program_supported};
 
 use super::{AttachBy, Check, CheckStatus};
+use crate::kernel::tc;
 
 /// `Ok(true)`, `Ok(false)`, or why it could not be found out.
 type Probed = Result<bool, String>;
@@ -17,6 +18,7 @@ type Probed = Result<bool, String>;
 pub(super) struct Features {
     classifier: Probed,
     tcx: Probed,
+    clsact: Probed,
     ring: Probed,
     trie: Probed,
     mapped: Probed,
@@ -31,6 +33,7 @@ pub(super) fn probe() -> Features {
         tcx: SchedClassifier::query_tcx("lo", TcAttachType::Ingress)
             .map(|_| true)
             .map_err(|error| chain(&error)),
+        clsact: tc::can_add_qdisc().map_err(|error| error.to_string()),
         ring: map(MapType::RingBuf),
         trie: map(MapType::LpmTrie),
         mapped: mappable_array().map(|_| true).map_err(|error| error.to_string()),
@@ -56,22 +59,25 @@ const NEWER: &str =
 
 impl Features {
     pub(super) fn attach_by(&self) -> AttachBy {
-        match (&self.classifier, &self.tcx) {
-            (Ok(true), Ok(true)) => AttachBy::Tcx,
+        match (&self.classifier, &self.tcx, &self.clsact) {
+            (Ok(true), Ok(true), _) => AttachBy::Tcx,
+            (Ok(true), _, Ok(true)) => AttachBy::Clsact,
             _ => AttachBy::Nothing,
         }
     }
 
     pub(super) fn checks(&self) -> Vec<Check> {
-        use CheckStatus::Fail;
+        use CheckStatus::{Fail, Warn};
+        let without_tcx = if self.attach_by() == AttachBy::Clsact { Warn } else { Fail };
         let need = |about, probed, without| check(about, probed, without, NEWER);
         vec![
             need(("TC programs", "they judge every packet of an agent"), &self.classifier, Fail),
             check(
                 ("TCX", "our programs can be first in the chain, be pinned, and be replaced without a gap"),
                 &self.tcx,
-                Fail,
-                "boot Linux 6.6 or later",
+                without_tcx,
+                "boot Linux 6.6 or later; clsact filters are used instead where they work, which root in this network \
+                 namespace can take off for a moment, and which do not move to another namespace with their interface",
             ),
             need(("ring buffer", "the kernel's notices to the daemon"), &self.ring, Fail),
             need(("LPM trie", "typical endpoints by prefix"), &self.trie, Fail),
@@ -144,7 +150,22 @@ mod tests {
 
     fn features(classifier: Probed, tcx: Probed) -> Features {
         let works = || Ok(true);
-        Features { classifier, tcx, ring: works(), trie: works(), mapped: works() }
+        let clsact = Ok(false);
+        Features { classifier, tcx, clsact, ring: works(), trie: works(), mapped: works() }
+    }
+
+    #[test]
+    fn clsact_stands_in_for_tcx_and_only_with_a_warning() {
+        let older = |clsact| Features { clsact, ..features(Ok(true), Err("EINVAL".into())) };
+        let status = |features: &Features| {
+            features.checks().into_iter().find(|check| check.name == "TCX").unwrap().status
+        };
+        let with = older(Ok(true));
+        assert_eq!((with.attach_by(), status(&with)), (AttachBy::Clsact, CheckStatus::Warn));
+        let without = older(Ok(false));
+        assert_eq!((without.attach_by(), status(&without)), (AttachBy::Nothing, CheckStatus::Fail));
+        let newer = Features { clsact: Ok(true), ..features(Ok(true), Ok(true)) };
+        assert_eq!((newer.attach_by(), status(&newer)), (AttachBy::Tcx, CheckStatus::Ok));
     }
 
     #[test]
