@@ -66,6 +66,7 @@ pub(crate) fn one_agent() -> Status {
             strays: StrayPackets::default(),
             events: EventCounts { written: 5, queued: 0, lost: 0 },
             attachments_pending: 0,
+            packet_sockets: None,
             alerts: Vec::new(),
         },
     }
