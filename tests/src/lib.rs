@@ -9,7 +9,8 @@
 //! * [`bench`]: what containment costs.
 //! * [`daemon`]: the daemon itself in the lab's host namespace, with its own sockets, state and pins.
 //! * [`scene`]: a lab with a daemon in it.
-//! * [`foreign`]: TCX programs of somebody else on the same hooks.
+//! * [`cgroup::scene`]: a daemon whose agents are processes.
+//! * [`foreign`]: programs of somebody else on the same hooks.
 //! * [`demo`]: all of it together, as a story for people, with measurements that prove it.
 //!
 //! Everything here needs root. Nothing touches the machine's own network: every interface is born in a
