@@ -10,6 +10,7 @@
 //! * [`daemon`]: the daemon itself in the lab's host namespace, with its own sockets, state and pins.
 //! * [`scene`]: a lab with a daemon in it.
 //! * [`cgroup::scene`]: a daemon whose agents are processes.
+//! * [`neighbours`]: a daemon whose agents share a link.
 //! * [`foreign`]: programs of somebody else on the same hooks.
 //! * [`demo`]: all of it together, as a story for people, with measurements that prove it.
 //!
@@ -26,6 +27,7 @@ pub mod foreign;
 pub mod kernel_rig;
 pub mod lab;
 pub mod link;
+pub mod neighbours;
 pub mod netns;
 pub mod scene;
 pub mod traffic;

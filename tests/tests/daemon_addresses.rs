@@ -1,80 +1,22 @@
 //! Agents behind one interface, known by their addresses there.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
-use agentsec_tests::daemon::{Config, Daemon};
-use agentsec_tests::foreign::{Counter, Hook, Place};
 use agentsec_tests::lab::shared::{HOST_V4, LINK, Shared};
 use agentsec_tests::lab::{Lab, Node};
 use agentsec_tests::link::ip;
-use agentsec_tests::scene::{self, LONG, NAMES, Scene, number, passed, shoot, talk};
+use agentsec_tests::neighbours::{
+    FRAME, arriving, by, config, dropped, quarantine, scene_with, wait_attached,
+};
+use agentsec_tests::scene::{LONG, NAMES, Scene, number, passed, shoot, talk};
 use agentsec_tests::traffic::capture::{Capture, Keep};
 use agentsec_tests::traffic::http::{HttpClient, HttpServer};
 use agentsec_tests::traffic::udp::{self, UdpPlan, UdpReceiver};
 use agentsec_tests::wait;
 use anyhow::{Context, Result};
-use serde_json::Value;
 
 const ANY4: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
-/// Bytes of the frames that [`shoot`] sends over IPv4.
-const FRAME: u64 = 14 + 20 + 8 + 100;
-
-/// [`NAMES`] with the addresses of the first nodes behind the shared link.
-fn config(shared: &Shared, agents: usize) -> Config {
-    let known = |config: Config, (name, node): (&&str, &Node)| {
-        let addresses = vec![node.v4.to_string(), node.v6.to_string()];
-        config.agent_by(name, "address", addresses).of_agent("link", LINK)
-    };
-    NAMES[..agents].iter().zip(shared.agents()).fold(scene::config(0), known)
-}
-
-/// `config` with `datapath` for each of the first agents.
-fn by(mut config: Config, agents: usize, datapath: &str) -> Config {
-    for name in &NAMES[..agents] {
-        config = config.set(&format!("agents.{name}.datapath"), datapath);
-    }
-    config
-}
-
-/// The daemon's scene, and then what is behind its link.
-fn scene_with(agents: usize, nodes: usize, change: impl FnOnce(Config) -> Config) -> Result<(Scene, Shared)> {
-    let lab = Lab::routed(0)?;
-    let shared = Shared::behind(&lab, nodes)?;
-    let config = change(config(&shared, agents));
-    Ok((Scene::around(lab, &config)?, shared))
-}
-
-fn quarantine(scene: &Scene, agent: &str) -> Result<()> {
-    scene.daemon.cli_ok(&["quarantine", agent, "--reason", "test"]).map(drop)
-}
-
-/// Waits until all attachments of an agent have this status.
-fn wait_attached(daemon: &Daemon, id: &str, status: &str) -> Result<Value> {
-    let attachments = |all: &Value| -> Option<Value> {
-        let agent = all["agents"].as_array()?.iter().find(|agent| agent["id"] == id)?;
-        let attachments = agent["attachments"].as_array()?;
-        attachments.iter().all(|one| one["status"] == status).then(|| agent["attachments"].clone())
-    };
-    let all = daemon.wait_until(&format!("{id} is {status}"), LONG, |all| attachments(all).is_some())?;
-    attachments(&all).context("it was there")
-}
-
-/// How many of so many datagrams from a node arrive at a fresh receiver in the world.
-fn arriving(scene: &Scene, from: &Node, datagrams: u64, least: u64) -> Result<u64> {
-    let receiver = UdpReceiver::start(&scene.lab.world().namespace, (ANY4, 0), LONG)?;
-    shoot(from, scene.world(receiver.address().port()), datagrams)?;
-    wait::until("what shall arrive", LONG, || (receiver.datagrams() >= least).then_some(()))?;
-    if least < datagrams {
-        // Whatever else were to arrive has arrived then.
-        scene.lab.settle()?;
-    }
-    Ok(receiver.stop().datagrams)
-}
-
-fn dropped(agent: &Value, way: &str) -> u64 {
-    number(&agent[way]["dropped_packets"])
-}
 
 #[test]
 fn each_agent_behind_a_shared_link_is_counted_to_the_byte() -> Result<()> {
@@ -119,7 +61,7 @@ fn an_agent_over_its_volume_is_cut_off_and_its_neighbours_go_on() -> Result<()> 
 
     assert!(of_alice.get("/").is_err(), "on the established connection");
     assert!(of_alice.get("/").is_err(), "on a new one");
-    let six = std::net::SocketAddr::new(scene.lab.world().v6.into(), 9);
+    let six = SocketAddr::new(scene.lab.world().v6.into(), 9);
     let before = dropped(&scene.agent(0)?, "outbound");
     shoot(alice, six, 20)?;
     scene.daemon.wait_until("IPv6 is dropped as well", LONG, |status| {
@@ -132,7 +74,7 @@ fn an_agent_over_its_volume_is_cut_off_and_its_neighbours_go_on() -> Result<()> 
     let seen = alice.counters()?;
     let plan = UdpPlan { datagrams: 20, payload_bytes: 100, interval: Duration::ZERO, longest: LONG };
     for own in [IpAddr::from(alice.v4), alice.v6.into()] {
-        let to = std::net::SocketAddr::new(own, 9);
+        let to = SocketAddr::new(own, 9);
         assert_eq!(udp::numbered(&scene.lab.world().namespace, to, plan)?.wait().datagrams, 20);
     }
     scene
@@ -181,76 +123,6 @@ fn an_agent_with_another_address_is_not_that_agent_any_more() -> Result<()> {
     ip(&alice.namespace, &format!("route replace default via {HOST_V4} src 10.90.0.99"))?;
     assert_eq!(arriving(&scene, alice, 10, 10)?, 10);
     assert_eq!(dropped(&scene.agent(0)?, "outbound"), 10, "not alice's");
-    Ok(())
-}
-
-#[test]
-fn an_open_agents_frames_are_dropped_by_xdp_before_anything_else_sees_them() -> Result<()> {
-    let (scene, shared) = scene_with(2, 2, |config| by(config, 2, "xdp"))?;
-    let [alice, bob] = [0, 1].map(|index| &shared.agents()[index]);
-    for attachment in wait_attached(&scene.daemon, NAMES[0], "attached")?.as_array().into_iter().flatten() {
-        assert_eq!(attachment["hook"], "xdp+tcx", "{attachment}");
-        assert_eq!(attachment["remark"], Value::Null, "{attachment}");
-    }
-    let seen = Counter::attach(scene.lab.host(), LINK, Hook::Ingress, Place::First)?;
-    talk(&scene.lab, bob)?;
-    assert_eq!(arriving(&scene, alice, 10, 10)?, 10);
-    let before = seen.packets()?;
-    assert!(before > 1000, "TCX sees what passes");
-    quarantine(&scene, NAMES[0])?;
-    assert_eq!(arriving(&scene, alice, 500, 0)?, 0);
-    let [packets, bytes] = ["dropped_packets", "dropped_bytes"];
-    let now = scene.agent(0)?;
-    assert_eq!((number(&now["outbound"][packets]), number(&now["outbound"][bytes])), (500, 500 * FRAME));
-    assert_eq!(seen.packets()?, before, "a dropped frame has come as far as TCX");
-    talk(&scene.lab, bob)?;
-    scene.daemon.cli_ok(&["release", NAMES[0], "--force"])?;
-    assert_eq!(arriving(&scene, alice, 10, 10)?, 10);
-    Ok(())
-}
-
-#[test]
-fn xdp_takes_and_drops_jumbo_frames() -> Result<()> {
-    let lab = Lab::routed(0)?;
-    let shared = Shared::jumbo(&lab, 1)?;
-    let config = by(config(&shared, 1), 1, "xdp");
-    let scene = Scene::around(lab, &config)?;
-    let hooks = wait_attached(&scene.daemon, NAMES[0], "attached")?;
-    assert_eq!(hooks[0]["hook"], "xdp+tcx", "{hooks}");
-    let alice = &shared.agents()[0];
-    let receiver = UdpReceiver::start(&scene.lab.world().namespace, (ANY4, 0), LONG)?;
-    let plan = UdpPlan { datagrams: 50, payload_bytes: 8_900, interval: Duration::ZERO, longest: LONG };
-    let send = || udp::numbered(&alice.namespace, scene.world(receiver.address().port()), plan);
-    assert_eq!(send()?.wait().errors, 0);
-    wait::until("jumbo frames", LONG, || (receiver.datagrams() == 50).then_some(()))?;
-    let whole = 50 * (8_900 + 42);
-    assert_eq!(number(&scene.agent(0)?["outbound"]["bytes"]), whole);
-    quarantine(&scene, NAMES[0])?;
-    send()?.wait();
-    scene.daemon.wait_until("they are dropped", LONG, |status| {
-        number(&status["agents"][0]["outbound"]["dropped_bytes"]) == whole
-    })?;
-    assert_eq!(receiver.stop().datagrams, 50);
-    Ok(())
-}
-
-#[test]
-fn another_xdp_program_stays_and_ours_drops_at_tcx() -> Result<()> {
-    let lab = Lab::routed(0)?;
-    let shared = Shared::behind(&lab, 1)?;
-    let theirs = Counter::attach_xdp(lab.host(), LINK)?;
-    let config = by(config(&shared, 1), 1, "xdp");
-    let scene = Scene::around(lab, &config)?;
-    let attachments = wait_attached(&scene.daemon, NAMES[0], "attached")?;
-    assert_eq!(attachments[0]["hook"], "tcx", "{attachments}");
-    let remark = attachments[0]["remark"].as_str().unwrap_or_default();
-    assert!(remark.contains(LINK) && remark.contains("another XDP program"), "{attachments}");
-    let alice = &shared.agents()[0];
-    assert_eq!(arriving(&scene, alice, 10, 10)?, 10);
-    quarantine(&scene, NAMES[0])?;
-    assert_eq!(arriving(&scene, alice, 10, 0)?, 0);
-    assert_eq!(dropped(&scene.agent(0)?, "outbound"), 10);
-    assert_eq!(theirs.packets()?, 20, "theirs still sees everything");
     Ok(())
 }
 
