@@ -12,7 +12,15 @@ const MAP_CREATE: libc::c_long = 0;
 const MAP_UPDATE_ELEM: libc::c_long = 2;
 const PROG_LOAD: libc::c_long = 5;
 const PROG_TEST_RUN: libc::c_long = 10;
-const PROG_TYPE_SCHED_CLS: u32 = 3;
+
+/// Kinds of programs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub(super) enum ProgramKind {
+    Classifier = 3,
+    /// At a cgroup's ingress.
+    CgroupSkb = 8,
+}
 
 /// Kinds of maps.
 #[derive(Clone, Copy, Debug)]
@@ -174,8 +182,8 @@ pub(super) const fn give(verdict: i32) -> [Insn; 2] {
     [set(0, verdict), EXIT]
 }
 
-/// Loads a TC program whose end returns `otherwise`.
-pub(super) fn load(code: &[Insn], otherwise: i32) -> Result<OwnedFd> {
+/// Loads a program whose end returns `otherwise`.
+pub(super) fn load(kind: ProgramKind, code: &[Insn], otherwise: i32) -> Result<OwnedFd> {
     let mut code = code.to_vec();
     let end = code.len();
     for (index, insn) in code.iter_mut().enumerate().filter(|(_, insn)| insn.offset == TO_END) {
@@ -183,7 +191,7 @@ pub(super) fn load(code: &[Insn], otherwise: i32) -> Result<OwnedFd> {
     }
     code.extend(give(otherwise));
     let mut log = vec![0u8; 64 << 10];
-    let attributes = Attributes::new().word(0, PROG_TYPE_SCHED_CLS).word(1, code.len() as u32);
+    let attributes = Attributes::new().word(0, kind as u32).word(1, code.len() as u32);
     let attributes = attributes.pointer(2, code.as_ptr()).pointer(4, c"GPL".as_ptr());
     let mut attributes = attributes.word(6, 1).word(7, log.len() as u32).pointer(8, log.as_mut_ptr());
     attributes.descriptor(PROG_LOAD).with_context(|| {
@@ -192,7 +200,7 @@ pub(super) fn load(code: &[Insn], otherwise: i32) -> Result<OwnedFd> {
     })
 }
 
-/// Runs a TC program `repeat` times on one and the same buffer that holds `frame`; returns its last verdict.
+/// Runs a program `repeat` times on one and the same buffer that holds `frame`; returns its last verdict.
 pub(super) fn test_run(program: BorrowedFd<'_>, frame: &[u8], repeat: u32) -> Result<i32> {
     let attributes = Attributes::new().word(0, program.as_raw_fd() as u32).word(2, frame.len() as u32);
     let mut attributes = attributes.pointer(4, frame.as_ptr()).word(8, repeat);
