@@ -18,6 +18,7 @@ const PROG_TEST_RUN: libc::c_long = 10;
 #[repr(u32)]
 pub(super) enum ProgramKind {
     Classifier = 3,
+    Xdp = 6,
     /// At a cgroup's ingress.
     CgroupSkb = 8,
 }
@@ -120,6 +121,8 @@ const EXIT: Insn = insn(0x95, 0, 0, 0, 0);
 pub(super) const LOOKUP: i32 = 1;
 /// `bpf_tail_call`
 pub(super) const TAIL_CALL: i32 = 12;
+/// `bpf_redirect`
+pub(super) const REDIRECT: i32 = 23;
 
 /// `to = map`, two instructions long.
 pub(super) fn map(to: u8, fd: &OwnedFd) -> [Insn; 2] {
@@ -206,4 +209,21 @@ pub(super) fn test_run(program: BorrowedFd<'_>, frame: &[u8], repeat: u32) -> Re
     let mut attributes = attributes.pointer(4, frame.as_ptr()).word(8, repeat);
     attributes.call(PROG_TEST_RUN).context("BPF_PROG_TEST_RUN")?;
     Ok(attributes.0[1] as i32)
+}
+
+/// Runs an XDP program on `count` frames like this one, and does with each what the program says: what is redirected is
+/// really sent.
+pub(super) fn live_run(program: &OwnedFd, frame: &[u8], count: u32) -> Result<()> {
+    const LIVE_FRAMES: u32 = 1 << 1;
+    let attributes = Attributes::new().word(0, program.as_raw_fd() as u32).word(2, frame.len() as u32);
+    let mut attributes = attributes.pointer(4, frame.as_ptr()).word(8, count).word(16, LIVE_FRAMES);
+    attributes.call(PROG_TEST_RUN).context("BPF_PROG_TEST_RUN with live frames (5.18)")?;
+    Ok(())
+}
+
+/// Loads an XDP program that sends every frame out of an interface, of the namespace in which it runs.
+pub(super) fn sender(interface: u32) -> Result<OwnedFd> {
+    const ABORTED: i32 = 0;
+    let code = [set(1, interface as i32), set(2, 0), call(REDIRECT), end_if(0, ABORTED), EXIT];
+    load(ProgramKind::Xdp, &code, ABORTED)
 }

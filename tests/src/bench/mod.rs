@@ -17,6 +17,7 @@ mod statistics;
 mod throughput;
 mod timing;
 mod visit;
+mod xdp;
 mod yardstick;
 
 use std::path::PathBuf;
@@ -40,9 +41,10 @@ pub struct Options {
 type Bench = fn(&Options) -> Result<Vec<Row>>;
 
 /// All benches by name, in the order in which they run.
-const BENCHES: [(&str, Bench); 6] = [
+const BENCHES: [(&str, Bench); 7] = [
     ("program", program::run),
     ("cgroup", cgroup::run),
+    ("xdp", xdp::run),
     ("containment", containment::run),
     ("drop", drop::run),
     ("throughput", throughput::run),
