@@ -3,7 +3,8 @@
 use agentsec_tests::cgroup::scene::{self, CgroupScene, DATAGRAM, Shot};
 use agentsec_tests::cgroup::{Cgroup, Member};
 use agentsec_tests::foreign::{Counter, Verdict, Way, programs_on};
-use agentsec_tests::scene::{NAMES, number, passed};
+use agentsec_tests::scene::{LONG, NAMES, number, passed};
+use agentsec_tests::wait;
 use anyhow::Result;
 use serde_json::Value;
 
@@ -107,6 +108,36 @@ fn a_cgroup_that_is_made_anew_is_the_same_agent_and_as_contained() -> Result<()>
     Ok(())
 }
 
+/// As a systemd slice does: it goes with its last unit, and comes with the next.
+#[test]
+fn the_cgroup_that_agents_are_looked_for_in_may_come_late_and_again() -> Result<()> {
+    let outer = scene::root()?;
+    let (slice, unit) = (format!("{}/agents.slice", outer.path()), "agent.service");
+    let config =
+        scene::config(&outer).set("daemon.cgroup_root", slice.as_str()).agent_by(NAMES[0], "unit", unit);
+    let mut scene = CgroupScene::start(outer, &config)?;
+    scene.wait_attached(NAMES[0], "missing")?;
+    for round in 0..3 {
+        let slice = scene.root.child("agents.slice")?;
+        let agent = slice.child(unit)?;
+        scene.wait_attached(NAMES[0], "attached")?;
+        assert_eq!(ten(&scene, &agent)?, if round == 0 { ALL_PASS } else { NONE_PASS }, "round {round}");
+        assert_eq!(programs_on(&slice, Way::Out)?, 1);
+        quarantine(&scene, NAMES[0])?;
+        assert_eq!(ten(&scene, &agent)?, NONE_PASS, "round {round}");
+        if round == 1 {
+            scene.daemon.kill9()?;
+        }
+        slice.remove()?;
+        if round == 1 {
+            scene.daemon.restart()?;
+        }
+        assert_eq!(scene.wait_attached(NAMES[0], "missing")?["state"], "OPEN");
+    }
+    assert_eq!(sent_by(&scene.agent(0)?), 10);
+    Ok(())
+}
+
 /// A process that shoots ten datagrams once it is told to, and makes its socket only then.
 fn armed(scene: &CgroupScene, cgroup: &Cgroup) -> Result<Member> {
     let to = scene.sink().address().to_string();
@@ -199,7 +230,9 @@ fn the_next_daemon_takes_cgroups_over_without_a_gap() -> Result<()> {
 
     scene.daemon.kill9()?;
     scene.daemon.cli_ok(&["unload"])?;
-    assert_eq!(on_root(&scene)?, [0, 0]);
+    // The kernel frees a link a moment after its last pin has gone.
+    let is_bare = || (on_root(&scene).ok()? == [0, 0]).then_some(());
+    wait::until("no program of ours on the cgroup", LONG, is_bare)?;
     assert_eq!(ten(&scene, &scene.agents[0])?, ALL_PASS);
     Ok(())
 }
