@@ -11,6 +11,7 @@
 
 mod address;
 mod plan;
+pub mod shared;
 mod wire;
 
 pub use plan::{Plan, Topology};

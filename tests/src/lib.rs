@@ -9,7 +9,9 @@
 //! * [`bench`]: what containment costs.
 //! * [`daemon`]: the daemon itself in the lab's host namespace, with its own sockets, state and pins.
 //! * [`scene`]: a lab with a daemon in it.
-//! * [`foreign`]: TCX programs of somebody else on the same hooks.
+//! * [`cgroup::scene`]: a daemon whose agents are processes.
+//! * [`neighbours`]: a daemon whose agents share a link.
+//! * [`foreign`]: programs of somebody else on the same hooks.
 //! * [`demo`]: all of it together, as a story for people, with measurements that prove it.
 //!
 //! Everything here needs root. Nothing touches the machine's own network: every interface is born in a
@@ -25,6 +27,7 @@ pub mod foreign;
 pub mod kernel_rig;
 pub mod lab;
 pub mod link;
+pub mod neighbours;
 pub mod netns;
 pub mod scene;
 pub mod traffic;

@@ -1,15 +1,17 @@
 //! A lab with a daemon in it, and what most tests ask of the two.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
 use crate::daemon::{Config, Daemon};
 use crate::lab::{Lab, Node};
 use crate::traffic::http::{HttpClient, HttpServer};
-use crate::traffic::udp::{self, UdpPlan, UdpSent};
+use crate::traffic::icmp::ping;
+use crate::traffic::tcp::{self, TcpPlan, TcpSink};
+use crate::traffic::udp::{self, UdpPlan, UdpReceiver, UdpSent};
 use crate::wait;
 
 /// Ids of the agents behind `agent-0`, `agent-1`, …
@@ -99,6 +101,37 @@ impl Scene {
 pub fn shoot(from: &Node, to: SocketAddr, datagrams: u64) -> Result<UdpSent> {
     let plan = UdpPlan { datagrams, payload_bytes: 100, interval: Duration::ZERO, longest: LONG };
     Ok(udp::numbered(&from.namespace, to, plan)?.wait())
+}
+
+/// HTTP, TCP, UDP and ICMP with the world, over both versions of IP; all of it must arrive.
+pub fn talk(lab: &Lab, from: &Node) -> Result<()> {
+    const ANY: IpAddr = IpAddr::V6(Ipv6Addr::UNSPECIFIED);
+    let world = lab.world();
+    let server = HttpServer::start(&world.namespace, (ANY, 0), LONG)?;
+    let sink = TcpSink::start(&world.namespace, (ANY, 0), LONG)?;
+    let receiver = UdpReceiver::start(&world.namespace, (ANY, 0), LONG)?;
+    let plan = TcpPlan { flows: 2, bytes_per_flow: 500_000, connect_timeout: LONG, longest: LONG };
+    for to in [IpAddr::from(world.v4), world.v6.into()] {
+        let at = |address: SocketAddr| SocketAddr::new(to, address.port());
+        let mut client = HttpClient::new(&from.namespace, at(server.address())).timeout(LONG);
+        ensure!(client.get("/bytes/100000")?.body.len() == 100_000, "HTTP to {to}");
+        ensure!(client.post("/upload", &[7; 50_000])?.status == 200, "HTTP to {to}");
+        let flows = tcp::send(&from.namespace, at(sink.address()), plan)?.wait();
+        ensure!(flows.iter().all(|flow| flow.complete), "TCP to {to}: {flows:?}");
+        shoot(from, at(receiver.address()), 500)?;
+        ensure!(ping(&from.namespace, to, 3, 700, LONG)?.all_answered(), "ping {to}");
+    }
+    wait::until("all datagrams", LONG, || (receiver.datagrams() == 1000).then_some(()))
+}
+
+/// Bytes and packets of an agent that passed, outbound and inbound.
+///
+/// # Panics
+/// When it is no agent's status.
+#[must_use]
+pub fn passed(agent: &Value) -> [u64; 4] {
+    let (out, inbound) = (&agent["outbound"], &agent["inbound"]);
+    [&out["bytes"], &out["packets"], &inbound["bytes"], &inbound["packets"]].map(number)
 }
 
 /// Whether an event is a change of a circuit.

@@ -74,6 +74,28 @@ fn recreate(host: &Namespace, node: &Node) -> Result<()> {
 }
 
 #[test]
+fn a_profile_that_nobody_has_is_there_for_the_next_agent() -> Result<()> {
+    let config = config(1)
+        .agent("pool", "late-*")
+        .of_agent("profile", "pooled")
+        .set("profiles.pooled.limits.max_volume", "1MB");
+    let scene = Scene::routed(1, &config)?;
+    // Rows that nobody refers to are free after a second or two.
+    scene.daemon.wait_until("the time to clear rows", LONG, |status| {
+        status["daemon"]["uptime_s"].as_u64() >= Some(4)
+    })?;
+    let late = newcomer(scene.lab.host(), "late-1")?;
+    wait_attached(&scene, "late-1", "attached")?;
+    send(&late, 3)?;
+    let agent = scene.daemon.agent("late-1")?;
+    assert_eq!(
+        (number(&agent["outbound"]["packets"]), number(&agent["outbound"]["dropped_packets"])),
+        (3, 0)
+    );
+    Ok(())
+}
+
+#[test]
 fn an_interface_that_appears_later_is_attached_then() -> Result<()> {
     let scene = Scene::routed(1, &config(1).agent("late", "late0"))?;
     wait_attached(&scene, "late", "missing")?;

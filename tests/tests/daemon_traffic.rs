@@ -1,46 +1,15 @@
 //! Traffic of agents that behave: it passes, and every byte of it is counted.
 
-use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv6Addr};
 
-use agentsec_tests::lab::{Lab, Node, Plan};
+use agentsec_tests::lab::Plan;
 use agentsec_tests::link;
-use agentsec_tests::scene::{LONG, Scene, config, number};
+use agentsec_tests::scene::{LONG, Scene, config, number, passed, talk};
 use agentsec_tests::traffic::capture::{Capture, Keep};
-use agentsec_tests::traffic::http::{HttpClient, HttpServer};
-use agentsec_tests::traffic::icmp::ping;
 use agentsec_tests::traffic::tcp::{self, TcpPlan, TcpSink};
-use agentsec_tests::traffic::udp::UdpReceiver;
-use agentsec_tests::{scene, wait};
-use anyhow::{Result, ensure};
-use serde_json::Value;
+use anyhow::Result;
 
 const ANY: IpAddr = IpAddr::V6(Ipv6Addr::UNSPECIFIED);
-
-/// HTTP, TCP, UDP and ICMP with the world, over both versions of IP; all of it must arrive.
-fn talk(lab: &Lab, from: &Node) -> Result<()> {
-    let world = lab.world();
-    let server = HttpServer::start(&world.namespace, (ANY, 0), LONG)?;
-    let sink = TcpSink::start(&world.namespace, (ANY, 0), LONG)?;
-    let receiver = UdpReceiver::start(&world.namespace, (ANY, 0), LONG)?;
-    let plan = TcpPlan { flows: 2, bytes_per_flow: 500_000, connect_timeout: LONG, longest: LONG };
-    for to in [IpAddr::from(world.v4), world.v6.into()] {
-        let at = |address: SocketAddr| SocketAddr::new(to, address.port());
-        let mut client = HttpClient::new(&from.namespace, at(server.address())).timeout(LONG);
-        ensure!(client.get("/bytes/100000")?.body.len() == 100_000, "HTTP to {to}");
-        ensure!(client.post("/upload", &[7; 50_000])?.status == 200, "HTTP to {to}");
-        let flows = tcp::send(&from.namespace, at(sink.address()), plan)?.wait();
-        ensure!(flows.iter().all(|flow| flow.complete), "TCP to {to}: {flows:?}");
-        scene::shoot(from, at(receiver.address()), 500)?;
-        ensure!(ping(&from.namespace, to, 3, 700, LONG)?.all_answered(), "ping {to}");
-    }
-    wait::until("all datagrams", LONG, || (receiver.datagrams() == 1000).then_some(()))
-}
-
-/// Bytes and packets that passed, outbound and inbound.
-fn passed(agent: &Value) -> [u64; 4] {
-    let (out, inbound) = (&agent["outbound"], &agent["inbound"]);
-    [&out["bytes"], &out["packets"], &inbound["bytes"], &inbound["packets"]].map(number)
-}
 
 #[test]
 fn traffic_of_closed_agents_passes_in_both_versions_of_ip() -> Result<()> {

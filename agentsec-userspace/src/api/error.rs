@@ -18,6 +18,7 @@ pub(super) const fn http_status(code: RequestErrorCode) -> StatusCode {
         RequestErrorCode::Refused => StatusCode::CONFLICT,
         RequestErrorCode::Forbidden => StatusCode::FORBIDDEN,
         RequestErrorCode::Invalid => StatusCode::BAD_REQUEST,
+        RequestErrorCode::Config => StatusCode::UNPROCESSABLE_ENTITY,
         RequestErrorCode::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
     }
 }

@@ -25,8 +25,8 @@ pub mod time;
 pub mod views;
 
 pub use request::{
-    Operation, OperationOutcome, OperationRefusal, OperationReply, Refusal, Reply, Request, RequestError,
-    RequestErrorCode, Whom,
+    Operation, OperationOutcome, OperationRefusal, OperationReply, Refusal, ReloadReply, Reply, Request,
+    RequestError, RequestErrorCode, Whom,
 };
 pub use server::{Server, ServerOptions};
 pub use time::Timestamp;

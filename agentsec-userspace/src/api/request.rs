@@ -6,6 +6,8 @@ use agentsec_common::agent::{AgentName, NAME_BYTES};
 use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
 
+use crate::config::SourceDigest;
+
 use super::views::{EndpointList, Explanation, Mode, State, Status};
 
 /// Where an answer that may be a refusal goes.
@@ -41,6 +43,13 @@ pub enum Request {
         by: String,
         /// What became of it.
         reply: Reply<OperationReply>,
+    },
+    /// Read the configuration again and put it into force.
+    Reload {
+        /// Who.
+        by: String,
+        /// What became of it.
+        reply: Reply<ReloadReply>,
     },
     /// Somebody who may not was refused: to be recorded.
     Refused(Refusal),
@@ -128,6 +137,21 @@ pub struct OperationOutcome {
     pub message: String,
 }
 
+/// What a new configuration has changed. Agents are named by their ids.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReloadReply {
+    /// The files that are in force now.
+    pub sources: Vec<SourceDigest>,
+    /// Agents that have become known.
+    pub added: Vec<String>,
+    /// Agents whose settings or places have changed.
+    pub changed: Vec<String>,
+    /// Agents that were let go.
+    pub removed: Vec<String>,
+    /// Agents that are no longer configured, and contained until they are released.
+    pub kept: Vec<String>,
+}
+
 /// Why a request was not carried out.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RequestError {
@@ -149,6 +173,8 @@ pub enum RequestErrorCode {
     Forbidden,
     /// The request makes no sense.
     Invalid,
+    /// The configuration has problems; the message has one a line.
+    Config,
     /// The daemon cannot answer now.
     Unavailable,
 }

@@ -17,7 +17,7 @@ use tokio::sync::{mpsc, oneshot};
 use super::event_log::{EventQuery, events};
 use super::metrics;
 use super::request::{
-    Operation, OperationReply, Reply, Request, RequestError, RequestErrorCode, Whom, check_agent,
+    Operation, OperationReply, ReloadReply, Reply, Request, RequestError, RequestErrorCode, Whom, check_agent,
 };
 use super::time::Timestamp;
 use super::views::{AgentList, EndpointList, Explanation, Status};
@@ -54,6 +54,7 @@ pub(super) fn router(shared: Shared) -> Router {
         .route("/v1/tags/{tag}/shadow", post(shadow::<Tag>))
         .route("/v1/tags/{tag}/exempt", post(exempt::<Tag>))
         .route("/v1/release-all", post(release_all))
+        .route("/v1/reload", post(reload))
         .route("/v1/events", get(read_events))
         .route("/metrics", get(read_metrics))
         .fallback(no_page)
@@ -186,6 +187,19 @@ async fn exempt<W: Into<Whom>>(
 ) -> Answer<OperationReply> {
     shared.operate(Operation::Exempt { whom: whom.into(), on: body.on }, caller).await
 }
+
+async fn reload(
+    State(shared): State<Shared>,
+    Caller(by): Caller,
+    JsonBody(ReloadBody {}): JsonBody<ReloadBody>,
+) -> Answer<ReloadReply> {
+    shared.try_ask(|reply| Request::Reload { by, reply }).await
+}
+
+/// There is nothing to say.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ReloadBody {}
 
 /// `type` may name several, with commas between.
 #[derive(Deserialize)]

@@ -64,6 +64,10 @@ async fn fake_loop(mut inbox: mpsc::Receiver<Request>, seen: mpsc::UnboundedSend
                 };
                 reply.send(answer).unwrap();
             }
+            Request::Reload { by, reply } => {
+                seen.send(format!("{by}: reload")).unwrap();
+                reply.send(Err(RequestError::new(RequestErrorCode::Config, "a.toml:1: a\nb"))).unwrap();
+            }
             Request::Refused(refusal) => {
                 seen.send(format!("refused {}: {}", refusal.count, refusal.reason)).unwrap()
             }
@@ -101,6 +105,8 @@ async fn errors_carry_their_code() {
     assert_eq!(code(explain(&"x".repeat(65)).await), RequestErrorCode::Invalid);
     assert_eq!(code(client.get::<Value>("/v2").await.unwrap_err()), RequestErrorCode::NotFound);
     assert_eq!(code(client.get::<Value>("/v1/release-all").await.unwrap_err()), RequestErrorCode::Invalid);
+    let reload = client.post::<Value>("/v1/reload", &json!({})).await.unwrap_err();
+    assert_eq!((reload.to_string().lines().count(), code(reload)), (2, RequestErrorCode::Config));
     let exempt = client.post::<Value>("/v1/agents/a/exempt", &json!({})).await.unwrap_err();
     assert_eq!(code(exempt), RequestErrorCode::Refused);
 }

@@ -83,6 +83,7 @@ const fn exit_of(error: &RequestError) -> Exit {
         RequestErrorCode::NotFound => Exit::NotFound,
         RequestErrorCode::Refused | RequestErrorCode::Forbidden => Exit::Refused,
         RequestErrorCode::Invalid => Exit::Usage,
+        RequestErrorCode::Config => Exit::Config,
         RequestErrorCode::Unavailable => Exit::Failure,
     }
 }
@@ -108,6 +109,7 @@ mod tests {
             (RequestErrorCode::Refused, Exit::Refused),
             (RequestErrorCode::Forbidden, Exit::Refused),
             (RequestErrorCode::Invalid, Exit::Usage),
+            (RequestErrorCode::Config, Exit::Config),
             (RequestErrorCode::Unavailable, Exit::Failure),
         ] {
             assert_eq!(exit(ClientError::Api(RequestError::new(code, "x"))), expected);

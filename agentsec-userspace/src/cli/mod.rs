@@ -16,6 +16,7 @@ mod operate;
 mod output;
 mod quarantine;
 mod release;
+mod reload;
 pub mod run;
 mod selection;
 mod shadow;
@@ -73,6 +74,8 @@ enum Verb {
     Run(run::Args),
     /// Check a configuration without touching anything
     CheckConfig(check_config::Args),
+    /// Put the edited configuration into force, or say what is wrong with it
+    Reload(reload::Args),
     /// Check what this machine offers and what stands in the way
     Doctor(doctor::Args),
     /// Show the daemon and every agent
@@ -121,6 +124,7 @@ fn dispatch(verb: Verb, context: &Context) -> Outcome {
     match verb {
         Verb::Run(args) => args.run(context),
         Verb::CheckConfig(args) => args.run(context),
+        Verb::Reload(args) => asynchronously(args.run(context)),
         Verb::Doctor(args) => asynchronously(args.run(context)),
         Verb::Status(args) => asynchronously(args.run(context)),
         Verb::Agents(args) => asynchronously(args.run(context)),

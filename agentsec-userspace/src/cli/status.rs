@@ -8,7 +8,7 @@ use super::table::{Cell, Table};
 use super::units::{ago, bytes, count, duration};
 use super::{Context, Outcome};
 use crate::api::Timestamp;
-use crate::api::views::{AgentStatus, AttachmentStatus, DaemonStatus, Status};
+use crate::api::views::{AgentStatus, AttachmentStatus, DaemonStatus, PACKET_SOCKETS_DENIED, Status};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
@@ -48,6 +48,12 @@ fn problems(status: &Status) -> Vec<String> {
     problems
 }
 
+/// What the programs cannot hold here. No problem of this installation: it works as well as the kernel lets it.
+fn gap(daemon: &DaemonStatus) -> Option<String> {
+    let said = daemon.packet_sockets.as_ref()?;
+    (said != PACKET_SOCKETS_DENIED).then(|| format!("packet sockets are {said}"))
+}
+
 fn unattached(agent: &AgentStatus) -> Vec<String> {
     let failed = |status| matches!(status, AttachmentStatus::Missing | AttachmentStatus::Failed);
     let missing = agent.attachments.iter().filter(|attachment| failed(attachment.status));
@@ -63,7 +69,7 @@ fn unattached(agent: &AgentStatus) -> Vec<String> {
 
 fn render(status: &Status, now: Timestamp, style: Style) -> String {
     let mut text = daemon_lines(&status.daemon, style);
-    for problem in problems(status) {
+    for problem in problems(status).into_iter().chain(gap(&status.daemon)) {
         text.push_str(&style.paint(Tone::Warning, &format!("! {}", harmless(&problem))));
         text.push('\n');
     }
@@ -194,6 +200,17 @@ crawler  OPEN   enforce  0.700  volume 0.400  10.0 MiB  4.0 MiB  99 B        0  
         );
         let text = render(&status, NOW, Style::default());
         assert!(text.contains("\n! 1,000 events were lost\n") && text.contains("veth9 missing +1"), "{text}");
+    }
+
+    #[test]
+    fn a_way_past_the_programs_is_a_warning_and_no_problem() {
+        let mut status = one_agent();
+        status.daemon.packet_sockets = Some(PACKET_SOCKETS_DENIED.into());
+        assert!(!render(&status, NOW, Style::default()).contains("packet sockets"));
+        status.daemon.packet_sockets = Some("not denied to anybody".into());
+        let text = render(&status, NOW, Style::default());
+        assert!(text.contains("\n! packet sockets are not denied to anybody\n"), "{text}");
+        assert!(problems(&status).is_empty());
     }
 
     #[test]

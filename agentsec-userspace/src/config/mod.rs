@@ -11,6 +11,7 @@
 pub mod agent;
 pub mod attachment;
 mod daemon;
+mod digest;
 pub mod error;
 mod lookup;
 mod overlap;
@@ -29,6 +30,7 @@ mod validate;
 pub use agent::{AgentConfig, Newcomer};
 pub use attachment::{AddressAttachment, CgroupSelector, Datapath};
 pub use daemon::DaemonConfig;
+pub use digest::SourceDigest;
 pub use error::{Errors, Problem};
 pub use lookup::Match;
 pub use prefix::Prefix;
@@ -61,6 +63,8 @@ pub struct Config {
     pub profiles: BTreeMap<String, ProfileConfig>,
     /// Agent sections by name.
     pub agents: BTreeMap<String, AgentConfig>,
+    /// The files that all of it was read from.
+    pub sources: Vec<SourceDigest>,
 }
 
 impl Config {
@@ -106,7 +110,8 @@ pub fn parse(sources: &[Source]) -> Result<Config, Errors> {
     let merged = source::merge(sources, &mut problems);
     let report = Report::new(sources, problems);
     let root = Section::of(&report, String::new(), &merged);
-    let config = read(&root);
+    let mut config = read(&root);
+    config.sources = sources.iter().map(SourceDigest::from).collect();
     validate::check(&config, &root);
     root.finish();
     let problems = report.into_problems();
@@ -130,7 +135,7 @@ fn read(root: &Section<'_>) -> Config {
     // Without it, a configuration that names no profile at all could not be as short as it should be.
     profiles.entry(DEFAULT_PROFILE.into()).or_default();
     let agents = read_agents(&root.section("agents"), &defaults);
-    Config { daemon, guard, never_isolate, profiles, agents }
+    Config { daemon, guard, never_isolate, profiles, agents, sources: Vec::new() }
 }
 
 fn read_profiles(section: &Section<'_>) -> BTreeMap<String, ProfileConfig> {

@@ -79,7 +79,7 @@ impl Daemon {
     }
 
     /// Settings of an agent that is contained and no longer configured: nothing lets it out by itself.
-    fn settings_of_nobody(&self, pinned: Option<Control>) -> AgentSettings {
+    pub(super) fn settings_of_nobody(&self, pinned: Option<Control>) -> AgentSettings {
         let row = self.rows[DEFAULT_PROFILE];
         AgentSettings {
             profile_name: DEFAULT_PROFILE.into(),
@@ -150,7 +150,7 @@ impl Daemon {
 }
 
 /// The places that an agent's section names.
-fn awaited(agent: &AgentConfig) -> Vec<Place> {
+pub(super) fn awaited(agent: &AgentConfig) -> Vec<Place> {
     let interface = agent.exact_interface().map(|name| Place::Interface(name.to_owned()));
     let cgroup = agent.cgroup.as_ref().and_then(|cgroup| cgroup.selector().exact());
     let cgroup = cgroup.map(|path| Place::Cgroup(path.to_owned()));

@@ -30,8 +30,18 @@ pub(super) enum Rung {
 impl Bells {
     /// Hangs them up: what appears from now on rings.
     pub(super) fn new(config: &Config) -> Result<Self> {
-        let cgroups = config.has_cgroups().then(|| Watch::new(&Tree::find()?)).transpose()?;
-        Ok(Self { interfaces: Bell::new()?, cgroups, looked_ns: 0 })
+        let mut bells = Self { interfaces: Bell::new()?, cgroups: None, looked_ns: 0 };
+        bells.hear_cgroups(config)?;
+        Ok(bells)
+    }
+
+    /// Listens for cgroups from now on, if an agent is known by its own. True when it has just begun to.
+    pub(super) fn hear_cgroups(&mut self, config: &Config) -> Result<bool> {
+        if self.cgroups.is_some() || !config.has_cgroups() {
+            return Ok(false);
+        }
+        self.cgroups = Some(Watch::new(&Tree::find()?)?);
+        Ok(true)
     }
 
     /// Waits for any of them.

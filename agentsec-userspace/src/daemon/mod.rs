@@ -11,6 +11,7 @@ mod execute;
 mod networks;
 mod observe;
 mod operate;
+mod reload;
 mod roster;
 mod start;
 mod state;
@@ -24,7 +25,7 @@ use anyhow::{Context, Result};
 use serde_json::json;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
-use tokio::time::MissedTickBehavior;
+use tokio::time::{Interval, MissedTickBehavior};
 
 use crate::api::{Request, Server};
 pub use crate::cli::RunOptions;
@@ -94,18 +95,31 @@ pub fn run(options: RunOptions, config: Config) -> Result<()> {
     })
 }
 
+/// When to read the words.
+fn ticks(config: &Config) -> Interval {
+    let mut ticks = tokio::time::interval(interval(config));
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    ticks
+}
+
+fn interval(config: &Config) -> Duration {
+    Duration::from_nanos(config.daemon.interval_ns)
+}
+
 impl Daemon {
     async fn work(&mut self, mut bells: Bells, mut inbox: mpsc::Receiver<Request>) -> Result<()> {
         let mut terminate = signal(SignalKind::terminate()).context("listening for SIGTERM")?;
         let mut interrupt = signal(SignalKind::interrupt()).context("listening for SIGINT")?;
-        let mut tick = tokio::time::interval(Duration::from_nanos(self.config.daemon.interval_ns));
-        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut hangup = signal(SignalKind::hangup()).context("listening for SIGHUP")?;
+        let mut tick = ticks(&self.config);
         let ring = self.kernel.notices.watch()?;
         loop {
             tokio::select! {
                 biased;
                 _ = terminate.recv() => return Ok(()),
                 _ = interrupt.recv() => return Ok(()),
+                // What is wrong is in the events and in `status`.
+                _ = hangup.recv() => drop(self.reload("SIGHUP")),
                 ready = ring.readable() => {
                     let mut ready = ready.context("watching the ring of notices")?;
                     if self.take_notices() {
@@ -133,7 +147,20 @@ impl Daemon {
                     }
                 }
             }
+            if tick.period() != interval(&self.config) {
+                tick = ticks(&self.config);
+            }
+            self.watch_more(&mut bells);
             self.save();
+        }
+    }
+
+    /// Listens for cgroups once an agent is known by its own, which a new configuration may bring.
+    fn watch_more(&mut self, bells: &mut Bells) {
+        match bells.hear_cgroups(&self.config) {
+            Ok(false) => {}
+            Ok(true) => self.reconcile_cgroups(),
+            Err(error) => self.complain("cgroups", &error),
         }
     }
 
@@ -145,7 +172,9 @@ impl Daemon {
         self.flush(now);
         if now.mono_ns >= self.next_reclaim_ns {
             self.next_reclaim_ns = now.mono_ns + 1_000_000_000;
-            if let Err(error) = self.kernel.enforcer.reclaim_rows(now.mono_ns) {
+            // A profile that nobody has now may be that of the next agent that a pattern adopts.
+            let configured = self.rows.values().map(|row| row.index);
+            if let Err(error) = self.kernel.enforcer.reclaim_rows(configured, now.mono_ns) {
                 self.complain("profile rows", &error);
             }
             self.retry_attachments();

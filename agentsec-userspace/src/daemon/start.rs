@@ -1,6 +1,5 @@
 //! Starting: take over what an earlier daemon left, make known what is configured, attach.
 
-use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
@@ -18,9 +17,9 @@ use crate::kernel::{Capacities, Kernel};
 use crate::record::event::UuidV7;
 use crate::record::{Journal, JsonLines, Sealer};
 
-use super::agents::Row;
 use super::attach::cgroups::Cgroups;
 use super::networks::Networks;
+use super::reload::install_profiles;
 use super::roster::Roster;
 use super::state::StateFile;
 use super::{Daemon, EVENTS_NAME, RunOptions};
@@ -42,7 +41,7 @@ impl Daemon {
         let log = JsonLines::open(&options.state_dir.join(EVENTS_NAME))
             .with_context(|| format!("cannot open the events in {}", options.state_dir.display()))?;
         let sealer = Sealer::new(host_name(), boot_id.clone(), Box::<UuidV7>::default());
-        let rows = install_profiles(&mut kernel, &config)?;
+        let rows = install_profiles(&mut kernel, &config, None)?;
         let taken = kernel.links.take_over()?;
         let mut daemon = Self {
             engine: Engine::new(config.guard),
@@ -64,6 +63,7 @@ impl Daemon {
             kernel,
         };
         daemon.say_started();
+        daemon.say_loaded("start");
         daemon.adopt_pinned()?;
         daemon.adopt_links(&taken)?;
         daemon.add_configured()?;
@@ -103,7 +103,7 @@ impl Daemon {
     }
 
     /// Makes the configured agents known that are not yet. Those of patterns come with their interfaces.
-    fn add_configured(&mut self) -> Result<()> {
+    pub(super) fn add_configured(&mut self) -> Result<()> {
         let is_exact = |name: &&String| !self.config.agents[*name].adopts();
         let names: Vec<String> = self.config.agents.keys().filter(is_exact).cloned().collect();
         for name in names {
@@ -114,22 +114,6 @@ impl Daemon {
         }
         Ok(())
     }
-}
-
-/// Puts every profile into a row.
-fn install_profiles(kernel: &mut Kernel, config: &Config) -> Result<BTreeMap<String, Row>> {
-    let mut rows = BTreeMap::new();
-    for (name, profile) in &config.profiles {
-        let compiled = profile.compile();
-        let typical =
-            profile.typical_prefixes().map_err(|error| anyhow::anyhow!("profile {name}: {error:?}"))?;
-        let index = kernel
-            .enforcer
-            .install_profile(&compiled, &typical)
-            .with_context(|| format!("profile {name}"))?;
-        rows.insert(name.clone(), Row { index, profile: compiled, window_ns: profile.window_ns });
-    }
-    Ok(rows)
 }
 
 fn capacities(config: &Config) -> Capacities {

@@ -10,7 +10,7 @@ use anyhow::Result;
 use crate::api::views::{
     AgentStatus, Attachment, AttachmentKind, AttachmentStatus, Classes, Contributions, DaemonStatus,
     Direction, EndpointCounts, EndpointList, EndpointTraffic, EndpointView, EventCounts, Explanation, Limits,
-    PacketView, Risk, Signals, Status, StrayPackets, Trip, WouldDrop, protocol_name,
+    PACKET_SOCKETS_DENIED, PacketView, Risk, Signals, Status, StrayPackets, Trip, WouldDrop, protocol_name,
 };
 use crate::api::{Refusal, Request, RequestError, Timestamp};
 use crate::clock;
@@ -30,6 +30,7 @@ impl Daemon {
             Request::Endpoints { agent, reply } => drop(reply.send(self.endpoints(&agent))),
             Request::Explain { agent, reply } => drop(reply.send(self.explain(&agent))),
             Request::Operate { operation, by, reply } => drop(reply.send(self.operate(operation, by))),
+            Request::Reload { by, reply } => drop(reply.send(self.reload(&by))),
             Request::Refused(refusal) => self.refused(&refusal),
         }
     }
@@ -109,7 +110,7 @@ impl Daemon {
             },
             alerts: self.alerts.clone(),
             packet_sockets: self.cgroups.packet_sockets.as_ref().map(|denied| match denied {
-                Ok(()) => "denied to agents known by their cgroup".to_owned(),
+                Ok(()) => PACKET_SOCKETS_DENIED.to_owned(),
                 Err(error) => format!(
                     "not denied to agents known by their cgroup ({error}): take CAP_NET_RAW from them, or \
                      restrict their address families"

@@ -201,14 +201,15 @@ impl Enforcer {
         Ok(row)
     }
 
-    /// Retires the rows that no policy refers to, and clears those retired long enough ago.
+    /// Retires the rows that no policy refers to and that are not in `kept`, and clears those retired long enough ago.
     ///
     /// # Errors
     ///
     /// When a map cannot be written.
-    pub fn reclaim_rows(&mut self, now_ns: u64) -> Result<()> {
-        let referenced: BTreeSet<u16> =
-            (0..self.capacity()).filter_map(|slot| self.control(slot)).map(|control| control.row).collect();
+    pub fn reclaim_rows(&mut self, kept: impl IntoIterator<Item = u16>, now_ns: u64) -> Result<()> {
+        let mut referenced: BTreeSet<u16> = kept.into_iter().collect();
+        referenced
+            .extend((0..self.capacity()).filter_map(|slot| self.control(slot)).map(|control| control.row));
         self.rows.retire_all_but(&referenced, now_ns);
         for row in self.rows.clearable(now_ns) {
             self.clear(row)?;

@@ -166,6 +166,21 @@ impl Links {
         self.attach_side(name, Target::Interface(interface))
     }
 
+    /// Lets a shared link's frames reach the stack again; the hook's other programs are as before.
+    ///
+    /// # Errors
+    ///
+    /// When the pin cannot be removed; the link is still in force then.
+    pub fn detach_xdp(&mut self, ifindex: u32) -> Result<()> {
+        let name = LinkName { hook: Hook::Link { ifindex }, side: Side::Xdp };
+        let path = self.pins.link(&name);
+        pins::remove(&path).with_context(|| format!("cannot remove the pin {}", path.display()))?;
+        if let Some(links) = self.held.get_mut(&name.hook) {
+            links.remove(&name.side);
+        }
+        Ok(())
+    }
+
     /// Whether frames of a shared link are dropped before the stack.
     #[must_use]
     pub fn has_xdp(&self, ifindex: u32) -> bool {

@@ -4,14 +4,21 @@
 //! is compared is measured alternately in one run, and the medians are compared. Each bench makes its own
 //! namespaces and its own daemon, and touches nobody else's.
 
+mod bpf;
+mod cgroup;
 mod containment;
 mod drop;
+mod object;
 mod program;
 mod row;
 mod scale;
 mod setup;
 mod statistics;
 mod throughput;
+mod timing;
+mod visit;
+mod xdp;
+mod yardstick;
 
 use std::path::PathBuf;
 
@@ -34,8 +41,10 @@ pub struct Options {
 type Bench = fn(&Options) -> Result<Vec<Row>>;
 
 /// All benches by name, in the order in which they run.
-const BENCHES: [(&str, Bench); 5] = [
+const BENCHES: [(&str, Bench); 7] = [
     ("program", program::run),
+    ("cgroup", cgroup::run),
+    ("xdp", xdp::run),
     ("containment", containment::run),
     ("drop", drop::run),
     ("throughput", throughput::run),

@@ -5,6 +5,7 @@
 //! `agentsec-lab traffic …` (see [`traffic::alone`](crate::traffic::alone)).
 
 mod member;
+pub mod scene;
 
 use std::fs::{self, OpenOptions};
 use std::os::unix::fs::MetadataExt;
@@ -98,6 +99,14 @@ impl Cgroup {
     pub fn traffic(&self, namespace: Option<&Namespace>, arguments: &[&str]) -> Result<Member> {
         let mut command = Command::new(Program::Lab.find());
         command.arg("traffic").args(arguments);
+        self.spawn(namespace, command)
+    }
+
+    /// Starts the same, but as a process that does nothing, and makes no socket, until it is told a line.
+    pub fn traffic_when_told(&self, namespace: Option<&Namespace>, arguments: &[&str]) -> Result<Member> {
+        let mut command = Command::new("sh");
+        command.args(["-c", "read -r line && exec \"$0\" traffic \"$@\""]);
+        command.arg(Program::Lab.find()).args(arguments);
         self.spawn(namespace, command)
     }
 

@@ -36,9 +36,18 @@ impl Config {
 
     /// Adds an agent section `id` for this interface or pattern.
     #[must_use]
-    pub fn agent(mut self, id: &str, interface: &str) -> Self {
+    pub fn agent(self, id: &str, interface: &str) -> Self {
+        self.agent_by(id, "interface", interface)
+    }
+
+    /// Adds an agent section `id` that says by this key, such as `cgroup` or `address`, where the agent is.
+    ///
+    /// # Panics
+    /// When `agents` is something else than a table.
+    #[must_use]
+    pub fn agent_by(mut self, id: &str, key: &str, value: impl Into<Value>) -> Self {
         let mut agent = Table::new();
-        agent.insert("interface".to_owned(), interface.into());
+        agent.insert(key.to_owned(), value.into());
         let agents = self.table.entry("agents").or_insert_with(|| Value::Table(Table::new()));
         agents.as_table_mut().expect("a table of agents").insert(id.to_owned(), Value::Table(agent));
         self.last_agent = Some(id.to_owned());

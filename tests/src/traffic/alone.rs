@@ -19,7 +19,7 @@ use serde_json::{Value, json};
 use super::frames::Path;
 use super::task::Stop;
 use super::tcp::{self, TcpPlan};
-use super::{TICK, packet, timed_out};
+use super::{TICK, http, packet, timed_out};
 
 /// What to do, and how long at most.
 #[derive(Debug, Args)]
@@ -57,6 +57,12 @@ enum Errand {
         /// How many connections until it ends
         #[arg(long, default_value_t = 1)]
         connections: u64,
+    },
+    /// Answer HTTP until its standard input ends
+    HttpServer {
+        /// Where; port 0 takes any
+        #[arg(long)]
+        listen: SocketAddr,
     },
     /// Send datagrams, each after the answer to the one before or the time for it
     UdpClient {
@@ -121,6 +127,7 @@ pub fn run(alone: &Alone) -> Result<()> {
     let report = match &alone.errand {
         Errand::TcpClient { to, bytes } => tcp_client(*to, *bytes, longest, &stop),
         Errand::TcpServer { listen, connections } => tcp_server(*listen, *connections, &stop)?,
+        Errand::HttpServer { listen } => http_server(*listen, &stop)?,
         Errand::UdpClient { to, datagrams, bytes, answer_ms } => {
             udp_client(*to, *datagrams, *bytes, Duration::from_millis(*answer_ms), &stop)?
         }
@@ -160,6 +167,14 @@ fn tcp_server(listen: SocketAddr, connections: u64, stop: &Stop) -> Result<Value
     let received = AtomicU64::default();
     let accepted = tcp::accept(&listener, connections, stop, &received);
     Ok(json!({ "connections": accepted, "received_bytes": received.load(Ordering::Relaxed) }))
+}
+
+fn http_server(listen: SocketAddr, stop: &Stop) -> Result<Value> {
+    let listener = TcpListener::bind(listen).with_context(|| format!("listening on {listen}"))?;
+    listener.set_nonblocking(true)?;
+    say(&json!({ "ready": listener.local_addr()?.to_string() }))?;
+    let served = http::answer(&listener, stop);
+    Ok(json!({ "connections": served.connections, "requests": served.requests }))
 }
 
 /// What a socket took and gave.

@@ -113,6 +113,13 @@ fn served(counts: &Counts) -> Served {
     }
 }
 
+/// Answers as [`standard`] does on a listener that does not block, until it is time to end.
+pub(super) fn answer(listener: &TcpListener, stop: &Stop) -> Served {
+    let counts = Counts::default();
+    accept(listener, stop, &counts, &standard);
+    served(&counts)
+}
+
 /// Answers `/status/N` with that status, `/bytes/N` with that many bytes, `/delay/N` after that many
 /// milliseconds (at most 10 s), and everything else with 200.
 #[must_use]

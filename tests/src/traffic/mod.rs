@@ -15,6 +15,7 @@ pub mod sweep;
 pub mod task;
 pub mod tcp;
 pub mod udp;
+pub mod xsk;
 
 /// How often a blocked thread looks whether it shall stop.
 pub(crate) const TICK: std::time::Duration = std::time::Duration::from_millis(20);

@@ -58,6 +58,9 @@ pub struct EventCounts {
     pub lost: u64,
 }
 
+/// What [`DaemonStatus::packet_sockets`] says when all is well.
+pub const PACKET_SOCKETS_DENIED: &str = "denied to agents known by their cgroup";
+
 /// The daemon of [`Status`](super::Status).
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DaemonStatus {
@@ -90,7 +93,8 @@ pub struct DaemonStatus {
     /// What an operator should look at, in words.
     #[serde(default)]
     pub alerts: Vec<String>,
-    /// Whether agents known by their cgroup are denied packet sockets; nothing when there are none.
+    /// Whether agents known by their cgroup are denied packet sockets: [`PACKET_SOCKETS_DENIED`], or why not and what
+    /// to do; nothing when there are no such agents.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub packet_sockets: Option<String>,
 }

@@ -12,7 +12,7 @@ pub use agent::{
     AgentStatus, AgentSummary, Attachment, AttachmentKind, AttachmentStatus, Classes, Contributions,
     Direction, EndpointCounts, Limits, Mode, Risk, Signals, State, Trip, WouldDrop,
 };
-pub use daemon::{AgentsByState, DaemonStatus, EventCounts, StrayPackets};
+pub use daemon::{AgentsByState, DaemonStatus, EventCounts, PACKET_SOCKETS_DENIED, StrayPackets};
 pub use endpoint::{EndpointDirection, EndpointList, EndpointTraffic, EndpointView, protocol_name};
 pub use explanation::{Explanation, PacketView};
 

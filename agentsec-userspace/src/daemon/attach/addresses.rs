@@ -23,6 +23,18 @@ struct Wanted {
     datapath: Datapath,
 }
 
+impl Wanted {
+    /// Whether to drop before the stack: where that is asked for, or worth its while, on a wire. Not on a veth, whose
+    /// other side it would deprive of segmentation offload.
+    fn is_before_stack(&self) -> bool {
+        match self.datapath {
+            Datapath::Auto => Path::new("/sys/class/net").join(&self.link).join("device").exists(),
+            Datapath::Tc => false,
+            Datapath::Xdp => true,
+        }
+    }
+}
+
 impl Daemon {
     pub(super) fn reconcile_addresses(&mut self, present: &Interfaces) {
         for (slot, key) in self.roster.places() {
@@ -44,8 +56,8 @@ impl Daemon {
 
     /// Forgets the addresses that an earlier daemon knew and this one does not, and knows the others.
     pub(super) fn adopt_addresses(&mut self, taken: &TakenOver, present: &Interfaces) -> Result<()> {
-        let wanted: BTreeMap<LinkPrefix, String> =
-            self.wanted_addresses(present).into_iter().map(|wanted| (wanted.key, wanted.id)).collect();
+        let wanted: BTreeMap<LinkPrefix, Wanted> =
+            self.wanted_addresses(present).into_iter().map(|wanted| (wanted.key, wanted)).collect();
         let is_linked = |ifindex| {
             let hook = Hook::Link { ifindex };
             taken.attached.contains(&hook) || taken.halves.contains(&hook)
@@ -53,7 +65,7 @@ impl Daemon {
         for (prefix, slot) in self.kernel.enforcer.identities.addresses()? {
             let is_known = self.roster.get(slot).is_some_and(|member| {
                 // A contained agent keeps its addresses although nobody configures it any more.
-                !member.is_configured || wanted.get(&prefix) == Some(&member.id)
+                !member.is_configured || wanted.get(&prefix).is_some_and(|wanted| wanted.id == member.id)
             });
             if !is_known || !present.contains_key(&prefix.ifindex) || !is_linked(prefix.ifindex) {
                 self.kernel.enforcer.identities.remove_address(prefix)?;
@@ -62,7 +74,21 @@ impl Daemon {
             let link = present[&prefix.ifindex].clone();
             let place = Place::Address { prefix: shown(&prefix), link: link.clone() };
             self.kernel.links.attach(Hook::Link { ifindex: prefix.ifindex }, Target::Interface(&link))?;
-            self.attached(slot, Key::Address(prefix), place, None);
+            // Again, because the datapath may be configured differently now, or somebody's program be gone.
+            let remark = wanted.get(&prefix).and_then(|wanted| self.attach_before_stack(wanted));
+            self.attached(slot, Key::Address(prefix), place, remark);
+        }
+        self.leave_stack_alone(&wanted)
+    }
+
+    /// Takes our XDP program off links whose agents are all configured to do without.
+    fn leave_stack_alone(&mut self, wanted: &BTreeMap<LinkPrefix, Wanted>) -> Result<()> {
+        let mut is_before_stack = BTreeMap::<u32, bool>::new();
+        for wanted in wanted.values() {
+            *is_before_stack.entry(wanted.key.ifindex).or_default() |= wanted.is_before_stack();
+        }
+        for (&ifindex, _) in is_before_stack.iter().filter(|(_, is_before)| !**is_before) {
+            self.kernel.links.detach_xdp(ifindex)?;
         }
         Ok(())
     }
@@ -127,15 +153,9 @@ impl Daemon {
         Ok(self.attach_before_stack(wanted))
     }
 
-    /// Drops before the stack where that is asked for, or worth its while and possible: on a wire, not on a veth,
-    /// whose other side it would deprive of segmentation offload. Says why not, if it should and does not.
+    /// Drops before the stack where that is asked for or worth its while. Says why not, if it should and does not.
     fn attach_before_stack(&mut self, wanted: &Wanted) -> Option<String> {
-        let is_wanted = match wanted.datapath {
-            Datapath::Auto => Path::new("/sys/class/net").join(&wanted.link).join("device").exists(),
-            Datapath::Tc => false,
-            Datapath::Xdp => true,
-        };
-        if !is_wanted {
+        if !wanted.is_before_stack() {
             return None;
         }
         let error = self.kernel.links.attach_xdp(wanted.key.ifindex, &wanted.link).err()?;

@@ -25,6 +25,13 @@ pub(in crate::daemon) struct Cgroups {
     pub(in crate::daemon) packet_sockets: Option<Result<(), String>>,
 }
 
+impl Cgroups {
+    /// Strangers may be somebody's by now.
+    pub(in crate::daemon) fn look_again(&mut self) {
+        self.strangers.clear();
+    }
+}
+
 impl Daemon {
     pub(in crate::daemon) fn reconcile_cgroups(&mut self) {
         let is_seated = self.roster.places().iter().any(|(_, key)| matches!(key, Key::Cgroup(_)));

@@ -32,7 +32,17 @@ pub(super) fn kernel(release: &str) -> Check {
 
 /// Everything else that can be read from files.
 pub(super) fn checks(pin_path: &Path, release: &str) -> Vec<Check> {
-    vec![btf(), bpffs(pin_path), jit(), lockdown(), unprivileged(), cgroup(), memlock(release), rcu()]
+    vec![
+        btf(),
+        bpffs(pin_path),
+        jit(),
+        lockdown(),
+        unprivileged(),
+        cgroup(),
+        lsm(read("/sys/kernel/security/lsm").as_deref()),
+        memlock(release),
+        rcu(),
+    ]
 }
 
 fn btf() -> Check {
@@ -132,6 +142,26 @@ fn cgroup() -> Check {
     }
 }
 
+/// `names` are the security modules in force, as the kernel lists them.
+fn lsm(names: Option<&str>) -> Check {
+    const ABOUT: (&str, &str) =
+        ("BPF LSM", "denying packet sockets, which pass by all programs, to agents known by their cgroup");
+    const ELSE: &str = "until then take CAP_NET_RAW from agents known by their cgroup";
+    match names {
+        Some(names) if names.split(',').any(|name| name == "bpf") => Check::ok(ABOUT.0, ABOUT.1, "on"),
+        Some(names) => {
+            let longer = if names.is_empty() { "bpf".to_owned() } else { format!("{names},bpf") };
+            let remedy = format!("boot with lsm={longer} (CONFIG_BPF_LSM); {ELSE}");
+            Check::bad(CheckStatus::Warn, ABOUT, format!("off: the modules are {names:?}"), remedy)
+        }
+        None => {
+            let remedy =
+                format!("mount -t securityfs securityfs /sys/kernel/security, and look again; {ELSE}");
+            Check::bad(CheckStatus::Warn, ABOUT, "not told here: no /sys/kernel/security/lsm", remedy)
+        }
+    }
+}
+
 fn memlock(release: &str) -> Check {
     const ABOUT: (&str, &str) = ("locked memory", "kernels before 5.11 charge maps to RLIMIT_MEMLOCK");
     if version(release).is_some_and(|version| version >= (5, 11)) {
@@ -196,6 +226,21 @@ mod tests {
             ("", CheckStatus::Warn),
         ] {
             assert_eq!(kernel(release).status, status, "{release}");
+        }
+    }
+
+    #[test]
+    fn the_bpf_module_is_found_among_others_and_the_remedy_keeps_those() {
+        assert_eq!(lsm(Some("lockdown,capability,bpf")).status, CheckStatus::Ok);
+        for (names, expected) in [
+            (Some("capability,bpfilter"), "lsm=capability,bpfilter,bpf "),
+            (Some(""), "lsm=bpf "),
+            (None, "securityfs"),
+        ] {
+            let check = lsm(names);
+            let remedy = check.remedy.unwrap_or_default();
+            assert_eq!(check.status, CheckStatus::Warn, "{names:?}");
+            assert!(remedy.contains(expected) && remedy.contains("CAP_NET_RAW"), "{names:?}: {remedy}");
         }
     }
 

@@ -1,23 +1,26 @@
 //! The product's own programs, with maps that nobody else sees.
 
+use std::ops::Range;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::{Duration, Instant};
 
-use agentsec_common::agent::Identity;
+use agentsec_common::agent::{Identity, Slot};
 use agentsec_common::bucket::Bucket;
 use agentsec_common::counters::Counters;
 use agentsec_common::ledger::Ledger;
 use agentsec_common::maps::{
-    COUNTERS, IDENTITY_NEAR, LEDGER, POLICY, PROFILES, PROGRAM_INBOUND, PROGRAM_OUTBOUND, TYPICAL,
+    COUNTERS, IDENTITY_NEAR, LEDGER, POLICY, PROFILES, PROGRAM_INBOUND, PROGRAM_OUTBOUND, TELLS_NAMESPACE,
+    TYPICAL,
 };
 use agentsec_common::policy::{Control, Mode, Policy, State};
 use agentsec_common::profile::{COUNT_INBOUND, COUNT_OUTBOUND, NO_LIMIT, PRESENT, Profile, Weights};
 use agentsec_common::typical::{ACCEPTED, ANY_PROTOCOL, OPENED, PortRule, PortRules, ROW_BITS, TypicalKey};
 use agentsec_common::window::{BUCKETS, BucketClock, Moment, Step};
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use aya::maps::lpm_trie::Key;
 use aya::maps::{Array, LpmTrie, PerCpuArray};
-use aya::programs::SchedClassifier;
+use aya::programs::{Program, ProgramType};
+use aya::sys::{BpfHelper, is_helper_supported};
 use aya::{Ebpf, EbpfLoader};
 use nix::time::{ClockId, clock_gettime};
 use object::{Object as _, ObjectSection as _, ObjectSymbol as _};
@@ -44,24 +47,47 @@ pub(super) enum Expected {
 impl Object {
     /// Loads `bytes` and makes the interfaces 1 to `agents` one agent each, all in `state`.
     pub(super) fn load(bytes: &[u8], agents: u32, state: State, expected: Expected) -> Result<Self> {
-        let mut ebpf = EbpfLoader::new().load(bytes).context("the kernel refuses the maps")?;
-        let start = Instant::now();
-        for name in [PROGRAM_OUTBOUND, PROGRAM_INBOUND] {
-            classifier(&mut ebpf, name)?.load().with_context(|| format!("the kernel refuses {name}"))?;
-        }
-        let mut object = Self { ebpf, load_time: start.elapsed() / 2 };
-        object.expect(expected)?;
-        let mut policy: Array<_, Policy> = object.map(POLICY)?.try_into()?;
-        let control = Control { state, mode: Mode::Enforce, row: 0, epoch: EPOCH, acked_trip: 0 };
-        for slot in 0..agents {
-            policy.set(slot, Policy { control: control.to_word(), ..Policy::default() }, 0)?;
-        }
-        object.remember_a_minute(agents)?;
+        let mut object = Self::open(bytes, &[PROGRAM_OUTBOUND, PROGRAM_INBOUND], &[])?;
+        object.appoint(0..agents, state, expected)?;
         let mut identity: Array<_, u64> = object.map(IDENTITY_NEAR)?.try_into()?;
         for slot in 0..agents {
             identity.set(slot + 1, Identity::of(slot).to_word(), 0)?;
         }
         Ok(object)
+    }
+
+    /// Loads some programs of `bytes`, with maps of these sizes instead of the usual ones.
+    pub(super) fn open(bytes: &[u8], programs: &[&str], entries: &[(&str, u32)]) -> Result<Self> {
+        let told = u8::from(tells_namespace());
+        let mut loader = EbpfLoader::new();
+        for (name, entries) in entries {
+            loader.map_max_entries(name, *entries);
+        }
+        loader.override_global(TELLS_NAMESPACE, &told, false);
+        let mut ebpf = loader.load(bytes).context("the kernel refuses the maps")?;
+        let start = Instant::now();
+        for name in programs {
+            let program = ebpf.program_mut(name);
+            let loaded = match program.with_context(|| format!("the BPF object has no program {name}"))? {
+                Program::SchedClassifier(program) => program.load(),
+                Program::CgroupSkb(program) => program.load(),
+                Program::Xdp(program) => program.load(),
+                _ => bail!("{name} is of a kind that no bench loads"),
+            };
+            loaded.with_context(|| format!("the kernel refuses {name}"))?;
+        }
+        Ok(Self { ebpf, load_time: start.elapsed() / u32::try_from(programs.len())? })
+    }
+
+    /// Gives these slots agents, all in `state`, of which this is expected.
+    pub(super) fn appoint(&mut self, slots: Range<Slot>, state: State, expected: Expected) -> Result<()> {
+        self.expect(expected)?;
+        let mut policy: Array<_, Policy> = self.map(POLICY)?.try_into()?;
+        let control = Control { state, mode: Mode::Enforce, row: 0, epoch: EPOCH, acked_trip: 0 };
+        for slot in slots.clone() {
+            policy.set(slot, Policy { control: control.to_word(), ..Policy::default() }, 0)?;
+        }
+        self.remember_a_minute(slots)
     }
 
     fn expect(&mut self, expected: Expected) -> Result<()> {
@@ -98,11 +124,11 @@ impl Object {
 
     /// Fills every bucket of the agents' windows of volume, as they are after a minute: an empty one is cheaper to
     /// skip than a live one to add.
-    fn remember_a_minute(&mut self, agents: u32) -> Result<()> {
+    fn remember_a_minute(&mut self, slots: Range<Slot>) -> Result<()> {
         let now: Duration = clock_gettime(ClockId::CLOCK_MONOTONIC)?.into();
         let now = BucketClock::for_window(WINDOW_NS).moment(u64::try_from(now.as_nanos())?, EPOCH);
         let mut ledger: Array<_, Ledger> = self.map(LEDGER)?.try_into()?;
-        for slot in 0..agents {
+        for slot in slots {
             let mut words = ledger.get(&slot, 0)?;
             for age in 0..BUCKETS as u64 {
                 let then = Moment { bucket: now.bucket.saturating_sub(age), ..now };
@@ -115,18 +141,22 @@ impl Object {
         Ok(())
     }
 
-    fn map(&mut self, name: &str) -> Result<&mut aya::maps::Map> {
+    /// One of its maps.
+    pub(super) fn map(&mut self, name: &str) -> Result<&mut aya::maps::Map> {
         self.ebpf.map_mut(name).with_context(|| format!("the BPF object has no map {name}"))
     }
 
     /// One of its programs.
-    pub(super) fn program(&mut self, name: &str) -> Result<BorrowedFd<'_>> {
-        Ok(classifier(&mut self.ebpf, name)?.fd()?.as_fd())
+    pub(super) fn program(&self, name: &str) -> Result<BorrowedFd<'_>> {
+        let program = self.ebpf.program(name);
+        let program = program.with_context(|| format!("the BPF object has no program {name}"))?;
+        Ok(program.fd()?.as_fd())
     }
 
     /// Instructions that the verifier followed, bytes as loaded, bytes of machine code.
-    pub(super) fn sizes(&mut self, name: &str) -> Result<(u32, u32, u32)> {
-        let info = classifier(&mut self.ebpf, name)?.info()?;
+    pub(super) fn sizes(&self, name: &str) -> Result<(u32, u32, u32)> {
+        let program = self.ebpf.program(name);
+        let info = program.with_context(|| format!("the BPF object has no program {name}"))?.info()?;
         let verified = info.verified_instruction_count().context("the kernel does not tell")?;
         let loaded = info.size_translated().context("the kernel does not tell")?;
         Ok((verified, loaded, info.size_jitted()))
@@ -153,9 +183,10 @@ impl Object {
     }
 }
 
-fn classifier<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut SchedClassifier> {
-    let program = ebpf.program_mut(name).with_context(|| format!("the BPF object has no program {name}"))?;
-    Ok(program.try_into()?)
+/// Whether the daemon's programs ask for a packet's network namespace on this kernel, as the daemon finds out.
+fn tells_namespace() -> bool {
+    let helper = BpfHelper::BPF_FUNC_get_netns_cookie;
+    is_helper_supported(ProgramType::CgroupSkb, helper).unwrap_or(false)
 }
 
 /// The object with one instruction changed in each program: it takes the packet's mark for the interface, which

@@ -6,12 +6,13 @@ use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use anyhow::Result;
 
 use super::bpf::{
-    Insn, LOOKUP, MapKind, TAIL_CALL, add, and, call, create, end_if, end_if_above, end_unless, give, load,
-    load16, load32, load64, map, mov, set, store32, store64, update,
+    Insn, LOOKUP, MapKind, ProgramKind, TAIL_CALL, add, and, call, create, end_if, end_if_above, end_unless,
+    give, load, load16, load32, load64, map, mov, set, store32, store64, update,
 };
 
 /// Offsets in `struct __sk_buff`.
 const MARK: i16 = 8;
+const PROTOCOL: i16 = 16;
 const DATA: i16 = 76;
 const DATA_END: i16 = 80;
 
@@ -26,40 +27,111 @@ pub(super) const SHOT: i32 = 2;
 /// TCX_NEXT.
 pub(super) const NEXT: i32 = -1;
 
+/// What a program sees of a packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Layer {
+    /// A TC program: from the Ethernet header on.
+    Frame,
+    /// A program at a cgroup's egress or ingress: from the IP header on.
+    Packet,
+}
+
+impl Layer {
+    const fn kind(self) -> ProgramKind {
+        match self {
+            Self::Frame => ProgramKind::Classifier,
+            Self::Packet => ProgramKind::CgroupSkb,
+        }
+    }
+
+    /// Bytes before the IP header.
+    const fn header(self) -> i16 {
+        match self {
+            Self::Frame => 14,
+            Self::Packet => 0,
+        }
+    }
+
+    /// What passes a packet on.
+    pub(super) const fn next(self) -> i32 {
+        match self {
+            Self::Frame => NEXT,
+            Self::Packet => 1,
+        }
+    }
+
+    /// What drops it.
+    pub(super) const fn shot(self) -> i32 {
+        match self {
+            Self::Frame => SHOT,
+            Self::Packet => 0,
+        }
+    }
+
+    /// Goes to the end unless the packet is IPv4. The context is in r1 and is gone then, the packet in r6.
+    const fn end_unless_ipv4(self) -> [Insn; 2] {
+        let read = match self {
+            Self::Frame => load16(1, 6, ETHERTYPE),
+            Self::Packet => load32(1, 1, PROTOCOL),
+        };
+        [read, end_unless(1, 0x0800u16.to_be() as i32)]
+    }
+}
+
 /// Which address the minimal program looks up.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum By {
-    Source = SOURCE as isize,
-    Destination = DESTINATION as isize,
+    Source,
+    Destination,
+}
+
+impl By {
+    /// Offset in an IPv4 header.
+    const fn offset(self) -> i16 {
+        match self {
+            Self::Source => 12,
+            Self::Destination => 16,
+        }
+    }
 }
 
 /// Returns at once: what the loop around a program costs.
-pub(super) fn empty() -> Result<OwnedFd> {
-    load(&[], NEXT)
+pub(super) fn empty(layer: Layer) -> Result<OwnedFd> {
+    load(layer.kind(), &[], layer.next())
 }
 
-/// The least that a filter with a count does: check the bounds and the ethertype, add one to a per-CPU counter,
+/// The least that a filter with a count does: check the bounds and the protocol, add one to a per-CPU counter,
 /// look an address up in a hash, and drop the packet if it is there.
-pub(super) fn minimal(by: By, addresses: &[Ipv4Addr]) -> Result<OwnedFd> {
+pub(super) fn minimal(layer: Layer, by: By, addresses: &[Ipv4Addr]) -> Result<OwnedFd> {
     let count = create(MapKind::PerCpuArray, 4, 8, 1)?;
     let set_of = create(MapKind::Hash, 4, 1, u32::try_from(addresses.len().next_power_of_two())?)?;
     for address in addresses {
         update(&set_of, address.octets(), 1u8)?;
     }
     // The program holds its maps.
-    let parse = [
+    let bounds = [
         load32(6, 1, DATA),
         load32(3, 1, DATA_END),
         mov(4, 6),
-        add(4, 34),
+        add(4, i32::from(layer.header()) + 20),
         end_if_above(4, 3),
-        load16(1, 6, ETHERTYPE),
-        end_unless(1, i32::from(0x0800u16.to_be())),
     ];
     let count =
         [&[set(1, 0)][..], &look_up(&count), &[load64(1, 0, 0), add(1, 1), store64(0, 0, 1)]].concat();
-    let look = [&[load32(1, 6, by as i16)][..], &look_up(&set_of)].concat();
-    load(&[&parse[..], &count, &look, &give(SHOT)].concat(), NEXT)
+    let look = [&[load32(1, 6, layer.header() + by.offset())][..], &look_up(&set_of)].concat();
+    let code = [&bounds[..], &layer.end_unless_ipv4(), &count, &look, &give(layer.shot())].concat();
+    load(layer.kind(), &code, layer.next())
+}
+
+/// Looks one number up in a hash of `entries` others, and passes the packet on.
+pub(super) fn one_look_up(layer: Layer, entries: u32) -> Result<OwnedFd> {
+    let hash = create(MapKind::Hash, 8, 8, entries)?;
+    for key in 1..=u64::from(entries) {
+        update(&hash, key, key)?;
+    }
+    let [first, second] = map(1, &hash);
+    let code = [set(1, 0), store64(10, -8, 1), mov(2, 10), add(2, -8), first, second, call(LOOKUP)];
+    load(layer.kind(), &code, layer.next())
 }
 
 /// The value of the key in r1, in r0; the end if there is none.
@@ -96,7 +168,7 @@ impl Driver {
             update(&table, index as u32, *stop)?;
         }
         let target = create(MapKind::Programs, 4, 4, 1)?;
-        let program = load(&drive(&position, &table, &target, stops.len()), NEXT)?;
+        let program = load(ProgramKind::Classifier, &drive(&position, &table, &target, stops.len()), NEXT)?;
         Ok(Self { program, target })
     }
 

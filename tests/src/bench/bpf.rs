@@ -12,7 +12,16 @@ const MAP_CREATE: libc::c_long = 0;
 const MAP_UPDATE_ELEM: libc::c_long = 2;
 const PROG_LOAD: libc::c_long = 5;
 const PROG_TEST_RUN: libc::c_long = 10;
-const PROG_TYPE_SCHED_CLS: u32 = 3;
+
+/// Kinds of programs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub(super) enum ProgramKind {
+    Classifier = 3,
+    Xdp = 6,
+    /// At a cgroup's ingress.
+    CgroupSkb = 8,
+}
 
 /// Kinds of maps.
 #[derive(Clone, Copy, Debug)]
@@ -112,6 +121,8 @@ const EXIT: Insn = insn(0x95, 0, 0, 0, 0);
 pub(super) const LOOKUP: i32 = 1;
 /// `bpf_tail_call`
 pub(super) const TAIL_CALL: i32 = 12;
+/// `bpf_redirect`
+pub(super) const REDIRECT: i32 = 23;
 
 /// `to = map`, two instructions long.
 pub(super) fn map(to: u8, fd: &OwnedFd) -> [Insn; 2] {
@@ -174,8 +185,8 @@ pub(super) const fn give(verdict: i32) -> [Insn; 2] {
     [set(0, verdict), EXIT]
 }
 
-/// Loads a TC program whose end returns `otherwise`.
-pub(super) fn load(code: &[Insn], otherwise: i32) -> Result<OwnedFd> {
+/// Loads a program whose end returns `otherwise`.
+pub(super) fn load(kind: ProgramKind, code: &[Insn], otherwise: i32) -> Result<OwnedFd> {
     let mut code = code.to_vec();
     let end = code.len();
     for (index, insn) in code.iter_mut().enumerate().filter(|(_, insn)| insn.offset == TO_END) {
@@ -183,7 +194,7 @@ pub(super) fn load(code: &[Insn], otherwise: i32) -> Result<OwnedFd> {
     }
     code.extend(give(otherwise));
     let mut log = vec![0u8; 64 << 10];
-    let attributes = Attributes::new().word(0, PROG_TYPE_SCHED_CLS).word(1, code.len() as u32);
+    let attributes = Attributes::new().word(0, kind as u32).word(1, code.len() as u32);
     let attributes = attributes.pointer(2, code.as_ptr()).pointer(4, c"GPL".as_ptr());
     let mut attributes = attributes.word(6, 1).word(7, log.len() as u32).pointer(8, log.as_mut_ptr());
     attributes.descriptor(PROG_LOAD).with_context(|| {
@@ -192,10 +203,27 @@ pub(super) fn load(code: &[Insn], otherwise: i32) -> Result<OwnedFd> {
     })
 }
 
-/// Runs a TC program `repeat` times on one and the same buffer that holds `frame`; returns its last verdict.
+/// Runs a program `repeat` times on one and the same buffer that holds `frame`; returns its last verdict.
 pub(super) fn test_run(program: BorrowedFd<'_>, frame: &[u8], repeat: u32) -> Result<i32> {
     let attributes = Attributes::new().word(0, program.as_raw_fd() as u32).word(2, frame.len() as u32);
     let mut attributes = attributes.pointer(4, frame.as_ptr()).word(8, repeat);
     attributes.call(PROG_TEST_RUN).context("BPF_PROG_TEST_RUN")?;
     Ok(attributes.0[1] as i32)
+}
+
+/// Runs an XDP program on `count` frames like this one, and does with each what the program says: what is redirected is
+/// really sent.
+pub(super) fn live_run(program: &OwnedFd, frame: &[u8], count: u32) -> Result<()> {
+    const LIVE_FRAMES: u32 = 1 << 1;
+    let attributes = Attributes::new().word(0, program.as_raw_fd() as u32).word(2, frame.len() as u32);
+    let mut attributes = attributes.pointer(4, frame.as_ptr()).word(8, count).word(16, LIVE_FRAMES);
+    attributes.call(PROG_TEST_RUN).context("BPF_PROG_TEST_RUN with live frames (5.18)")?;
+    Ok(())
+}
+
+/// Loads an XDP program that sends every frame out of an interface, of the namespace in which it runs.
+pub(super) fn sender(interface: u32) -> Result<OwnedFd> {
+    const ABORTED: i32 = 0;
+    let code = [set(1, interface as i32), set(2, 0), call(REDIRECT), end_if(0, ABORTED), EXIT];
+    load(ProgramKind::Xdp, &code, ABORTED)
 }

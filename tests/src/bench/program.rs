@@ -1,33 +1,26 @@
 //! How long our programs take for a packet, beside the least that any filter with a count takes.
 
-mod bpf;
-mod object;
-mod yardstick;
-
 use std::net::Ipv4Addr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::time::Duration;
 
 use agentsec_common::maps::{PROGRAM_INBOUND, PROGRAM_OUTBOUND};
 use agentsec_common::policy::State;
 use anyhow::{Context, Result, ensure};
-use nix::time::{ClockId, clock_gettime};
 
 use super::Options;
+use super::object::{self, Expected, Object};
 use super::row::Row;
 use super::statistics::{Random, median};
+use super::timing::{REPEAT, ROUNDS, time};
+use super::yardstick::{self, By, Driver, Layer, NEXT, SHOT, Stop};
 use crate::traffic::frames::{self, Path};
-use object::{Expected, Object};
-use yardstick::{By, Driver, NEXT, SHOT, Stop};
 
 const AGENTS: u32 = 1000;
 const ENDPOINTS_PER_AGENT: u32 = 16;
 /// A power of two above `AGENTS * ENDPOINTS_PER_AGENT`; a few endpoints come twice in a round.
 const STOPS: usize = 16_384;
-const ROUNDS: usize = 31;
-/// Packets through one program at a time: a few milliseconds, so that noise falls on neighbours alike, and several
-/// times round, so that most find in the caches what belongs there.
-const REPEAT: u32 = 4 * STOPS as u32;
+/// Several times round, so that most packets find in the caches what belongs there.
+const _: () = assert!(REPEAT as usize == 4 * STOPS);
 
 const OPEN_TARGET: f64 = 1.0;
 const CLOSED_TARGET: f64 = 2.5;
@@ -49,7 +42,7 @@ pub(super) fn run(options: &Options) -> Result<Vec<Row>> {
 }
 
 fn sizes(bytes: &[u8]) -> Result<Vec<Row>> {
-    let mut object = Object::load(bytes, 1, State::Closed, Expected::Everything)?;
+    let object = Object::load(bytes, 1, State::Closed, Expected::Everything)?;
     let mut rows = Vec::new();
     for name in [PROGRAM_OUTBOUND, PROGRAM_INBOUND] {
         let (verified, loaded, jited) = object.sizes(name)?;
@@ -74,16 +67,15 @@ struct Subject {
 }
 
 impl Subject {
-    fn program(&mut self) -> Result<BorrowedFd<'_>> {
+    fn program(&self) -> Result<BorrowedFd<'_>> {
         match &self.driver {
             Some(driver) => Ok(driver.program().as_fd()),
             None => self.object.program(self.program),
         }
     }
 
-    fn ns(&mut self) -> Result<f64> {
-        let (frame, verdict) = (self.frame.clone(), self.verdict);
-        time(self.program()?, &frame, verdict)
+    fn ns(&self) -> Result<f64> {
+        time(self.program()?, &self.frame, self.verdict)
     }
 
     /// That every repetition was a packet of a known agent, and came to what it should.
@@ -93,20 +85,6 @@ impl Subject {
         ensure!((passed, dropped) == expected, "{}: {passed} passed, {dropped} dropped", self.what);
         if self.verdict == NEXT { self.object.ensure_untripped(self.agents) } else { Ok(()) }
     }
-}
-
-/// Nanoseconds for one packet, the loop included: this thread's own, since the kernel's figure is in whole
-/// nanoseconds and contains what other processes took meanwhile.
-fn time(program: BorrowedFd<'_>, frame: &[u8], verdict: i32) -> Result<f64> {
-    let before = own_time()?;
-    let given = bpf::test_run(program, frame, REPEAT)?;
-    let elapsed = own_time()? - before;
-    ensure!(given == verdict, "the verdict is {given} and should be {verdict}");
-    Ok(elapsed.as_nanos() as f64 / f64::from(REPEAT))
-}
-
-fn own_time() -> Result<Duration> {
-    Ok(clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID)?.into())
 }
 
 fn one_flow(objects: &[(&'static str, Vec<u8>)]) -> Result<Vec<Row>> {
@@ -133,8 +111,8 @@ fn one_flow(objects: &[(&'static str, Vec<u8>)]) -> Result<Vec<Row>> {
             });
         }
     }
-    let minimal = yardstick::minimal(By::Source, &[stop.source.into()])?;
-    compare(subjects, &yardstick::empty()?, &minimal, &frame(&stop, false))
+    let minimal = yardstick::minimal(Layer::Frame, By::Source, &[stop.source.into()])?;
+    compare(subjects, &yardstick::empty(Layer::Frame)?, &minimal, &frame(&stop, false))
 }
 
 /// The minimal program looks up what ours must look up as well: whose packet it is when everything of the agent is
@@ -163,9 +141,9 @@ fn many_flows(objects: &[(&'static str, Vec<u8>)]) -> Result<Vec<Row>> {
             subjects.push(mixed(format!("{label}{what}"), bytes, state, target, &stops)?);
         }
         let addresses = if matches!(by, By::Source) { &agents } else { &endpoints };
-        let minimal = yardstick::minimal(by, addresses)?;
+        let minimal = yardstick::minimal(Layer::Frame, by, addresses)?;
         let (for_empty, for_minimal) = (Driver::new(&stops)?, Driver::new(&stops)?);
-        for_empty.aim(yardstick::empty()?.as_fd())?;
+        for_empty.aim(yardstick::empty(Layer::Frame)?.as_fd())?;
         for_minimal.aim(minimal.as_fd())?;
         rows.extend(compare(subjects, for_empty.program(), for_minimal.program(), &frame(&stops[0], false))?);
     }
@@ -174,7 +152,7 @@ fn many_flows(objects: &[(&'static str, Vec<u8>)]) -> Result<Vec<Row>> {
 
 /// A thousand agents in one state, driven through all `stops`.
 fn mixed(what: String, bytes: &[u8], state: State, target: Option<f64>, stops: &[Stop]) -> Result<Subject> {
-    let mut object = Object::load(&object::by_mark(bytes)?, AGENTS, state, Expected::Everything)?;
+    let object = Object::load(&object::by_mark(bytes)?, AGENTS, state, Expected::Everything)?;
     let driver = Driver::new(stops)?;
     driver.aim(object.program(PROGRAM_OUTBOUND)?)?;
     Ok(Subject {
@@ -191,15 +169,15 @@ fn mixed(what: String, bytes: &[u8], state: State, target: Option<f64>, stops: &
 
 /// Measures all in turn, round after round, and compares within each round. `empty` is what drives, with nothing
 /// behind it.
-fn compare(mut subjects: Vec<Subject>, empty: &OwnedFd, minimal: &OwnedFd, frame: &[u8]) -> Result<Vec<Row>> {
-    let nothing = yardstick::empty()?;
+fn compare(subjects: Vec<Subject>, empty: &OwnedFd, minimal: &OwnedFd, frame: &[u8]) -> Result<Vec<Row>> {
+    let nothing = yardstick::empty(Layer::Frame)?;
     let mut measured: Vec<Vec<Measured>> = subjects.iter().map(|_| Vec::new()).collect();
     // The first round fills caches and makes the endpoints' entries.
     for round in 0..=ROUNDS {
         let bare = time(nothing.as_fd(), frame, NEXT)?;
         let empty = time(empty.as_fd(), frame, NEXT)?;
         let minimal = time(minimal.as_fd(), frame, SHOT)?;
-        for (subject, measured) in subjects.iter_mut().zip(&mut measured) {
+        for (subject, measured) in subjects.iter().zip(&mut measured) {
             let ns = subject.ns()?;
             if round > 0 {
                 measured.push(Measured { bare, minimal: minimal - empty, ours: ns - empty });
