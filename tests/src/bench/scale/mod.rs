@@ -1,4 +1,7 @@
-//! What a thousand agents cost the daemon.
+//! What a thousand agents cost the daemon, what 65,536 cost a packet, and what a scan does.
+
+mod crowd;
+mod scan;
 
 use std::fs;
 use std::time::{Duration, Instant};
@@ -21,6 +24,13 @@ const WATCH: Duration = Duration::from_secs(20);
 
 /// Measures.
 pub(super) fn run(_: &Options) -> Result<Vec<Row>> {
+    let mut rows = thousand()?;
+    rows.extend(crowd::rows()?);
+    rows.extend(scan::rows()?);
+    Ok(rows)
+}
+
+fn thousand() -> Result<Vec<Row>> {
     let lab = Lab::many(AGENTS)?;
     let config = Config::new()
         .set("breaker.auto_probe", false)
