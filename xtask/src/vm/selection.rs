@@ -63,7 +63,7 @@ const fn without_tcx(test: &'static str) -> Without {
 pub const SLOW: &str = "only with a filter: slow here, and they ask nothing of the kernel that others do not";
 
 /// Every test program.
-const ROWS: [Row; 24] = [
+const ROWS: [Row; 35] = [
     Row {
         program: "daemon_interfaces",
         plan: Plan::Some(&[
@@ -123,7 +123,22 @@ const ROWS: [Row; 24] = [
     },
     run("kernel_probe"),
     run("kernel_verdicts"),
+    Row {
+        program: "daemon_cgroups",
+        plan: Plan::Some(&["a_service_in_a_cgroup_has_whom_it_serves_and_whom_it_asks_as_endpoints"]),
+        without: &[],
+        only: None,
+    },
     Row { program: "vm_devices", plan: Plan::RunIgnored, without: &[], only: None },
+    Row { program: "vm_networks", plan: Plan::RunIgnored, without: &[], only: None },
+    on_request("daemon_addresses"),
+    on_request("daemon_cgroup_places"),
+    on_request("daemon_coexistence"),
+    on_request("daemon_evasions"),
+    on_request("daemon_probe"),
+    on_request("daemon_reload"),
+    on_request("daemon_xdp"),
+    on_request("kernel_evasions"),
     on_request("cgroups"),
     on_request("daemon_breaker"),
     on_request("daemon_cli"),
@@ -133,6 +148,7 @@ const ROWS: [Row; 24] = [
     on_request("fixtures"),
     on_request("kernel_score"),
     on_request("surroundings"),
+    Row { program: "documents", plan: Plan::Never("it asks nothing of a kernel"), without: &[], only: None },
     Row {
         program: "kernel_races",
         plan: Plan::Never("it needs CPUs that race, and the guest has one"),
