@@ -1,9 +1,10 @@
 //! Interfaces that reach an agent's namespace past its own: a macvlan or ipvlan on another wire of the host, given to
-//! the agent. Those that sit on the agent's own interface are in `vm_devices`.
+//! the agent. Those that sit on the agent's own interface are in `vm_devices`. And what a security module lets us deny.
 //!
 //! The ignored ones are run by `cargo xtask vm`, whose guests have such interfaces.
 
 use agentsec_tests::cgroup::Cgroup;
+use agentsec_tests::cgroup::scene::CgroupScene;
 use agentsec_tests::link::ip;
 use agentsec_tests::scene::{LONG, NAMES, Scene, config};
 use anyhow::{Context, Result};
@@ -61,5 +62,15 @@ fn an_interface_on_top_of_the_agents_own_is_no_way_past_us() -> Result<()> {
         .daemon
         .wait_until("the other one is told", LONG, |status| tells(&status["agents"][0], &["side0"]))?;
     assert!(!tells(&status["agents"][0], &["child0"]), "what it carries crosses the agent's own interface");
+    Ok(())
+}
+
+/// `daemon_cgroups` tests what follows from it, and does without on kernels that refuse; the guests do not.
+#[test]
+#[ignore = "needs BPF among the security modules, run by cargo xtask vm"]
+fn this_kernel_lets_us_deny_packet_sockets() -> Result<()> {
+    let scene = CgroupScene::with_agents(1, |config| config)?;
+    let status = scene.daemon.status()?;
+    assert_eq!(status["daemon"]["packet_sockets"], "denied to agents known by their cgroup");
     Ok(())
 }
