@@ -67,6 +67,7 @@ pub(crate) fn one_agent() -> Status {
             strays: StrayPackets::default(),
             events: EventCounts { written: 5, queued: 0, lost: 0 },
             attachments_pending: 0,
+            packet_sockets: None,
             alerts: Vec::new(),
         },
     }
@@ -96,7 +97,8 @@ fn the_status_is_the_contract() {
             },
             "would_drop": {"bytes": 0, "packets": 0},
             "classes": {"ipv4": 7001, "ipv6": 0, "arp": 0, "other": 0, "malformed": 0, "fragment": 0},
-            "endpoints": {"opened": 3, "accepted": 0, "overflow": 0}
+            "endpoints": {"opened": 3, "accepted": 0, "overflow": 0},
+            "uncovered": []
         }],
         "daemon": {
             "pid": 42, "version": "0.1.0", "started_at": "2023-11-14T22:13:20.000Z", "uptime_s": 90,
