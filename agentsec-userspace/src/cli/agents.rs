@@ -49,8 +49,8 @@ fn render(list: &AgentList, style: Style) -> String {
 /// What it is attached to, and how far that has come.
 fn attachment_cells(attachment: &Attachment) -> [Cell; 2] {
     let hook = attachment.hook.iter().map(|hook| format!(" ({hook})")).collect::<String>();
-    let error = attachment.error.iter().map(|error| format!(": {error}")).collect::<String>();
-    let status = format!("{}{error}", attachment.status.name());
+    let more = attachment.error.iter().chain(&attachment.remark).map(|text| format!(": {text}"));
+    let status = format!("{}{}", attachment.status.name(), more.collect::<String>());
     [
         Cell::new(format!("{}{hook}", attachment.target())),
         Cell::new(status).tone(style::of_attachment(attachment.status)),
@@ -60,8 +60,8 @@ fn attachment_cells(attachment: &Attachment) -> [Cell; 2] {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::api::views::AttachmentStatus;
     use crate::api::views::tests::one_agent;
+    use crate::api::views::{AttachmentKind, AttachmentStatus};
 
     #[test]
     fn every_attachment_has_its_line() {
@@ -72,11 +72,29 @@ mod tests {
             error: Some("no such interface".into()),
             ..Attachment::default()
         });
+        status.agents[0].attachments.push(Attachment {
+            kind: AttachmentKind::Address,
+            address: Some("10.1.2.3".into()),
+            interface: Some("br0".into()),
+            hook: Some("xdp+tcx".into()),
+            status: AttachmentStatus::Attached,
+            ..Attachment::default()
+        });
+        status.agents[0].attachments.push(Attachment {
+            kind: AttachmentKind::Cgroup,
+            cgroup: Some("system.slice/agent-mailer.service".into()),
+            hook: Some("cgroup_skb".into()),
+            status: AttachmentStatus::Attached,
+            remark: Some("a socket is older than it".into()),
+            ..Attachment::default()
+        });
         let text = render(&AgentList::from(&status), Style::default());
         let expected = "\
-AGENT    STATE  MODE      RISK  PROFILE  TAGS      ATTACHMENT          STATUS
-crawler  OPEN   enforce  0.700  web      batch eu  veth-crawler (tcx)  attached
-                                                   veth9               missing: no such interface
+AGENT    STATE  MODE      RISK  PROFILE  TAGS      ATTACHMENT                                      STATUS
+crawler  OPEN   enforce  0.700  web      batch eu  veth-crawler (tcx)                              attached
+                                                   veth9                                           missing: no such interface
+                                                   10.1.2.3 on br0 (xdp+tcx)                       attached
+                                                   system.slice/agent-mailer.service (cgroup_skb)  attached: a socket is older than it
 ";
         assert_eq!(text, expected);
     }

@@ -8,7 +8,7 @@ use super::table::{Cell, Table};
 use super::units::{ago, bytes, count, duration};
 use super::{Context, Outcome};
 use crate::api::Timestamp;
-use crate::api::views::{AgentStatus, AttachmentStatus, DaemonStatus, PACKET_SOCKETS_DENIED, Status};
+use crate::api::views::{AgentStatus, AttachmentStatus, DaemonStatus, PACKET_SOCKETS_DENIED, State, Status};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
@@ -154,10 +154,12 @@ fn note(agent: &AgentStatus, now: Timestamp) -> String {
     if let Some(trip) = &agent.tripped {
         parts.push(format!("{} by {} {}", trip.reason, trip.by, ago(trip.at, now)));
     }
-    if agent.hold {
+    // A CLOSED agent's next is nothing, which a glance at everybody can do without.
+    let next = agent.next.clone().filter(|_| agent.state != State::Closed);
+    if agent.hold && !next.as_ref().is_some_and(|next| next.starts_with("held")) {
         parts.push("held".to_owned());
     }
-    parts.extend(agent.next.clone());
+    parts.extend(next);
     if agent.would_drop.packets > 0 {
         parts.push(format!("would have dropped {}", bytes(agent.would_drop.bytes)));
     }
@@ -211,6 +213,18 @@ crawler  OPEN   enforce  0.700  volume 0.400  10.0 MiB  4.0 MiB  99 B        0  
         let text = render(&status, NOW, Style::default());
         assert!(text.contains("\n! packet sockets are not denied to anybody\n"), "{text}");
         assert!(problems(&status).is_empty());
+    }
+
+    #[test]
+    fn a_note_says_nothing_twice_and_nothing_of_those_who_behave() {
+        let mut status = one_agent();
+        let agent = &mut status.agents[0];
+        (agent.hold, agent.next) = (true, Some("held: stays open until an operator releases it".into()));
+        let held = "volume limit by kernel 1 min ago; held: stays open until an operator releases it";
+        assert_eq!(note(agent, NOW), held);
+        (agent.tripped, agent.hold, agent.state) = (None, false, State::Closed);
+        agent.next = Some("nothing, unless it trips".into());
+        assert_eq!(note(agent, NOW), "");
     }
 
     #[test]

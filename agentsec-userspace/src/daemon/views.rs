@@ -182,7 +182,8 @@ impl Daemon {
             return Err(RequestError::no_agent(agent));
         };
         let status = self.agent_status(&view).ok_or_else(|| RequestError::no_agent(agent))?;
-        let why = std::iter::once(explanation.summary).chain(explanation.because).collect();
+        let why = std::iter::once(explanation.summary).chain(explanation.because);
+        let why = why.chain(whereabouts(&status.attachments)).collect();
         let at = status.tripped.as_ref().map_or(Timestamp(now.wall_ns / 1_000_000), |trip| trip.at);
         Ok(Explanation {
             agent: agent.to_owned(),
@@ -238,6 +239,26 @@ fn attachments(member: &Member, hooks: impl Fn(Key) -> &'static str) -> Vec<Atta
     };
     let missing = member.missing().map(attachment);
     member.seats.iter().map(seated).chain(missing).collect()
+}
+
+/// Where an agent's packets are seen, and where they are not, one sentence each.
+fn whereabouts(attachments: &[Attachment]) -> Vec<String> {
+    let (attached, not): (Vec<_>, Vec<_>) =
+        attachments.iter().partition(|attachment| attachment.status == AttachmentStatus::Attached);
+    let at = |attachment: &&Attachment| match &attachment.hook {
+        Some(hook) => format!("{} ({hook})", attachment.target()),
+        None => attachment.target(),
+    };
+    let seen = attached.iter().map(at).collect::<Vec<_>>().join(", ");
+    let unseen = not.iter().map(|attachment| {
+        let why = attachment.error.as_deref().unwrap_or(attachment.status.name());
+        format!("not attached to {} ({why}): nothing is counted or dropped there", attachment.target())
+    });
+    let remarks = attachments
+        .iter()
+        .filter_map(|attachment| Some(format!("{}: {}", attachment.target(), attachment.remark.as_ref()?)));
+    let seen = (!seen.is_empty()).then(|| format!("its packets are seen at {seen}"));
+    seen.into_iter().chain(unseen).chain(remarks).collect()
 }
 
 /// A place that is not there.
@@ -303,5 +324,29 @@ fn by_name(by: tripped::By) -> &'static str {
         tripped::By::Kernel => "kernel",
         tripped::By::Daemon => "daemon",
         tripped::By::Operator => "operator",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_explanation_says_where_an_agent_is_seen_and_where_it_is_not() {
+        let link = Place::Address { prefix: "10.1.2.3".into(), link: "br0".into() };
+        let there = Attachment {
+            status: AttachmentStatus::Attached,
+            hook: Some("tcx".into()),
+            remark: Some("half of it is elsewhere".into()),
+            ..attachment(&link)
+        };
+        let gone = attachment(&Place::Cgroup("a.slice/b.service".into()));
+        let said = [
+            "its packets are seen at 10.1.2.3 on br0 (tcx)",
+            "not attached to a.slice/b.service (missing): nothing is counted or dropped there",
+            "10.1.2.3 on br0: half of it is elsewhere",
+        ];
+        assert_eq!(whereabouts(&[there, gone]), said);
+        assert_eq!(whereabouts(&[]), [""; 0]);
     }
 }

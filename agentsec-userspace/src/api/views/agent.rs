@@ -241,15 +241,15 @@ pub struct Attachment {
 }
 
 impl Attachment {
-    /// What it is attached to, in one word.
+    /// What it is attached to: an interface's name, a cgroup's path, or an address and its link.
     #[must_use]
-    pub fn target(&self) -> &str {
-        let named = match self.kind {
-            AttachmentKind::Interface => &self.interface,
-            AttachmentKind::Cgroup => &self.cgroup,
-            AttachmentKind::Address => &self.address,
-        };
-        named.as_deref().unwrap_or("?")
+    pub fn target(&self) -> String {
+        let named = |name: &Option<String>| name.clone().unwrap_or_else(|| "?".into());
+        match self.kind {
+            AttachmentKind::Interface => named(&self.interface),
+            AttachmentKind::Cgroup => named(&self.cgroup),
+            AttachmentKind::Address => format!("{} on {}", named(&self.address), named(&self.interface)),
+        }
     }
 }
 

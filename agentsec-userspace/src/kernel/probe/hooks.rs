@@ -2,7 +2,9 @@
 
 use std::collections::HashMap;
 
-use agentsec_common::maps::{PROGRAM_INBOUND, PROGRAM_OUTBOUND};
+use agentsec_common::maps::{
+    PROGRAM_INBOUND, PROGRAM_LINK_INBOUND, PROGRAM_LINK_OUTBOUND, PROGRAM_LINK_XDP, PROGRAM_OUTBOUND,
+};
 use aya::programs::tc::TcAttachType;
 use aya::programs::{ProgramInfo, SchedClassifier, loaded_programs};
 use futures::{StreamExt, TryStreamExt};
@@ -27,9 +29,20 @@ pub struct HookedProgram {
 impl HookedProgram {
     fn new(id: Option<u32>, name: impl Into<String>) -> Self {
         let name = name.into();
-        let ours = name == PROGRAM_OUTBOUND || name == PROGRAM_INBOUND;
-        Self { id, name, ours }
+        match OURS.into_iter().find(|ours| known_by(ours) == known_by(&name)) {
+            Some(ours) => Self { id, name: ours.to_owned(), ours: true },
+            None => Self { id, name, ours: false },
+        }
     }
+}
+
+/// Our programs on interfaces, agents' own and shared ones.
+const OURS: [&str; 5] =
+    [PROGRAM_OUTBOUND, PROGRAM_INBOUND, PROGRAM_LINK_OUTBOUND, PROGRAM_LINK_INBOUND, PROGRAM_LINK_XDP];
+
+/// The part of a program's name that the kernel keeps (`BPF_OBJ_NAME_LEN` with its zero is 16).
+fn known_by(name: &str) -> &str {
+    name.get(..15).unwrap_or(name)
 }
 
 /// The programs on one interface, each list in the order in which packets meet them.
@@ -285,6 +298,21 @@ mod tests {
         let check = judge(&[xdp]);
         assert_eq!(check.status, CheckStatus::Warn);
         assert!(check.found.contains("(id 4) on veth0"), "{}", check.found);
+    }
+
+    #[test]
+    fn our_programs_are_known_by_what_the_kernel_keeps_of_their_names() {
+        for (kept, whole) in [
+            ("agentsec_out", "agentsec_out"),
+            ("agentsec_link_o", "agentsec_link_out"),
+            ("agentsec_link_i", "agentsec_link_in"),
+            ("agentsec_link_x", "agentsec_link_xdp"),
+        ] {
+            let program = HookedProgram::new(Some(1), kept);
+            assert_eq!((program.name.as_str(), program.ours), (whole, true));
+        }
+        let theirs = HookedProgram::new(Some(1), "agentsec_other");
+        assert_eq!((theirs.name.as_str(), theirs.ours), ("agentsec_other", false));
     }
 
     #[test]
