@@ -18,6 +18,8 @@ use crate::link::ip;
 use crate::netns::Namespace;
 
 const BPFFS: &str = "/sys/fs/bpf";
+/// Where it pins the map of IPv4 addresses.
+const ADDRESSES: &str = "/sys/fs/bpf/xdp-filter/filter_ipv4";
 
 /// `xdp-filter`, attached to an interface. It pins at a fixed place, which is here in a mount namespace that goes
 /// with the last descriptor, so that an operator's own `xdp-filter` is none of ours.
@@ -44,7 +46,7 @@ impl Filter {
     pub(super) fn block(&self, addresses: &[Ipv4Addr]) -> Result<()> {
         let (first, others) = addresses.split_first().context("no address to block")?;
         run(&self.network, &self.mounts, &["ip", "--mode", "src", &first.to_string()])?;
-        let mut map: PerCpuHashMap<_, [u8; 4], u64> = self.map("filter_ipv4")?.try_into()?;
+        let mut map: PerCpuHashMap<_, [u8; 4], u64> = self.map()?.try_into()?;
         let entry = || map.get(&first.octets(), 0).context("xdp-filter's map has not what it has just added");
         entry()?;
         for address in others {
@@ -61,16 +63,17 @@ impl Filter {
         self.program.fd().context("a descriptor of xdp-filter's program")
     }
 
-    fn map(&self, name: &str) -> Result<Map> {
-        for id in self.program.map_ids()?.context("the kernel does not tell a program's maps")? {
-            let data = MapData::from_id(id)?;
-            if data.info()?.name_as_str() == Some(name) {
-                return Ok(Map::from_map_data(data)?);
-            }
-        }
-        bail!(
-            "xdp-filter's program has no map {name}: it may be called through a dispatcher, which is not expected here"
-        )
+    /// The map of addresses, by its pin: a dispatcher in front of the filter would not know it.
+    fn map(&self) -> Result<Map> {
+        let mounts = Arc::clone(&self.mounts);
+        let open = move || -> Result<MapData> {
+            // A thread that shares its root and working directory with others may not change its mounts.
+            unshare(CloneFlags::CLONE_FS)?;
+            setns(&*mounts, CloneFlags::CLONE_NEWNS)?;
+            Ok(MapData::from_pin(ADDRESSES)?)
+        };
+        let opened = thread::spawn(open).join().map_err(|_| anyhow!("the thread panicked"))?;
+        Ok(Map::from_map_data(opened.with_context(|| format!("opening xdp-filter's {ADDRESSES}"))?)?)
     }
 }
 
