@@ -101,9 +101,11 @@ pub struct Scope {
     pub cgroup_levels: u64,
     /// Not zero when an agent is known by an address prefix, rather than by addresses alone.
     pub prefixes: u64,
+    /// Not zero when [`COVERED`](crate::maps::COVERED) has entries.
+    pub covered: u64,
 }
 
-const _: () = assert!(size_of::<Scope>() == 16);
+const _: () = assert!(size_of::<Scope>() == 24);
 
 /// An agent's name beside its slot, so that the pins alone tell who is contained.
 #[repr(C)]

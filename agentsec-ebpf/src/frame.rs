@@ -101,9 +101,15 @@ pub extern "C" fn agentsec_parse_xdp(frame: *mut xdp_md, headers: *mut Headers) 
     0
 }
 
-/// Bytes of a frame that no socket buffer was made for yet. One in several parts (jumbo) has more than its first.
+/// Bytes of a frame that no socket buffer was made for yet, which its IP header says to end at `end`. One in several
+/// parts (jumbo) says more than its first part has; only then is it worth asking.
 #[inline(always)]
-pub fn xdp_bytes(frame: *mut xdp_md) -> u64 {
+pub fn xdp_bytes(frame: *mut xdp_md, end: usize) -> u64 {
+    let linear = Linear::of_xdp(frame);
+    let bytes = linear.end - linear.start;
+    if end <= bytes {
+        return bytes as u64;
+    }
     // SAFETY: the context pointer that the kernel passed.
     unsafe { bpf_xdp_get_buff_len(frame) }
 }

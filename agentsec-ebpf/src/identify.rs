@@ -54,7 +54,7 @@ pub fn by_cgroup(skb: *mut __sk_buff) -> Option<Slot> {
     // SAFETY: the context pointer that the kernel passed.
     let slot = outermost(|level| unsafe { bpf_skb_ancestor_cgroup_id(skb, level) })?;
     // SAFETY: a constant of this program; volatile, because the loader changes it.
-    if unsafe { (&raw const TELLS_NAMESPACE).read_volatile() } != 0 {
+    if unsafe { (&raw const TELLS_NAMESPACE).read_volatile() } != 0 && some_are_covered() {
         // SAFETY: the context pointer that the kernel passed.
         let cookie = unsafe { bpf_get_netns_cookie(skb.cast()) };
         if COVERED.get_ptr(&cookie).is_some() {
@@ -62,6 +62,13 @@ pub fn by_cgroup(skb: *mut __sk_buff) -> Option<Slot> {
         }
     }
     Some(slot)
+}
+
+#[inline(always)]
+fn some_are_covered() -> bool {
+    let Some(scope) = SCOPE.get_ptr(0) else { return false };
+    // SAFETY: a live map value.
+    load(unsafe { &raw const (*scope).covered }) != 0
 }
 
 /// The agent in whose cgroup, or below it, the current process is.
@@ -115,15 +122,27 @@ pub fn by_address(skb: *mut __sk_buff, direction: Direction) -> Option<Slot> {
     }
 }
 
+/// The sender of a frame that no socket buffer was made for yet.
+pub struct Sender {
+    /// The agent.
+    pub slot: Slot,
+    /// Where the frame ends, as its IP header says.
+    pub end: usize,
+}
+
 /// The agent behind a shared link that has sent a frame.
 #[inline(always)]
-pub fn by_source(frame: *mut xdp_md) -> Option<Slot> {
+pub fn by_source(frame: *mut xdp_md) -> Option<Sender> {
     // SAFETY: the context pointer that the kernel passed.
     let ifindex = unsafe { (*frame).ingress_ifindex };
-    match find(&Linear::of_xdp(frame), ifindex, Direction::Outbound) {
-        Found::Agent(slot) => Some(slot),
-        _ => None,
-    }
+    let linear = Linear::of_xdp(frame);
+    let Found::Agent(slot) = find(&linear, ifindex, Direction::Outbound) else { return None };
+    let (version, at) = find_ip(&linear)?;
+    let (length, rest) = match version {
+        IpVersion::V4 => (at + 2, 0),
+        IpVersion::V6 => (at + 4, 40),
+    };
+    Some(Sender { slot, end: at + rest + u16::from_be_bytes(linear.bytes(length)?) as usize })
 }
 
 /// Whose address a frame carries.

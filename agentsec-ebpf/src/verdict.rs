@@ -18,6 +18,7 @@ use agentsec_common::risk::Cause;
 use crate::account::{self, Seen};
 use crate::case::Case;
 use crate::frame::{Frames, Layer, Packets};
+use crate::identify::Sender;
 use crate::judge::Words;
 use crate::maps::{COUNTERS, LEDGER, POLICY, PROFILES, STRAYS};
 use crate::words::{load, replace};
@@ -259,7 +260,7 @@ pub extern "C" fn agentsec_drop_read_packet(skb: *mut __sk_buff, slot: Slot, inb
 pub extern "C" fn agentsec_drop_read_xdp(frame: *mut xdp_md, slot: Slot) -> i32 {
     drop_read(slot, Direction::Outbound as u32, |case| {
         frame::agentsec_parse_xdp(frame, &raw mut case.headers);
-        (case.bytes, case.packets) = (frame::xdp_bytes(frame), 1);
+        (case.bytes, case.packets) = (frame::xdp_bytes(frame, usize::MAX), 1);
     })
 }
 
@@ -290,7 +291,7 @@ fn drop_read(slot: Slot, inbound: u32, read: impl Fn(&mut Case)) -> i32 {
 /// counts here; the link's other program counts the rest.
 #[inline(always)]
 pub fn before_stack(frame: *mut xdp_md) -> bool {
-    let Some(slot) = identify::by_source(frame) else { return true };
+    let Some(Sender { slot, end }) = identify::by_source(frame) else { return true };
     let (Some(policy), Some(ledger), Some(counters)) =
         (POLICY.get_ptr(slot), LEDGER.get_ptr_mut(slot), COUNTERS.get_ptr_mut(slot))
     else {
@@ -304,7 +305,7 @@ pub fn before_stack(frame: *mut xdp_md) -> bool {
     if load(unsafe { &raw const (*ledger).drop_noticed }) != second(now()) {
         agentsec_drop_read_xdp(frame, slot);
     } else {
-        account::dropped(counters, Direction::Outbound as u8, frame::xdp_bytes(frame), 1);
+        account::dropped(counters, Direction::Outbound as u8, frame::xdp_bytes(frame, end), 1);
     }
     false
 }

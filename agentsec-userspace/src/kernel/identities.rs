@@ -49,12 +49,20 @@ pub struct Identities {
     covered: HashMap<MapData, u64, u64>,
     /// Levels of the cgroups that are agents', with those that an earlier daemon has written.
     levels: BTreeMap<u64, u32>,
+    /// How many of them are at each level.
+    at_level: [u32; CGROUP_LEVELS as usize + 1],
 }
 
 impl Identities {
     pub(super) fn new(object: &mut Ebpf) -> Result<Self> {
         let cgroups: HashMap<_, u64, u64> = take(object, maps::IDENTITY_CGROUP)?.try_into()?;
-        let levels = cgroups.iter().flatten().map(|(id, word)| (id, level_of(word))).collect();
+        let mut at_level = [0; CGROUP_LEVELS as usize + 1];
+        let mut levels = BTreeMap::new();
+        for (id, word) in cgroups.iter().flatten() {
+            let level = level_of(word).min(CGROUP_LEVELS);
+            at_level[level as usize] += 1;
+            levels.insert(id, level);
+        }
         Ok(Self {
             near: take(object, maps::IDENTITY_NEAR)?.try_into()?,
             far: take(object, maps::IDENTITY_FAR)?.try_into()?,
@@ -65,6 +73,7 @@ impl Identities {
             scope: take(object, maps::SCOPE)?.try_into()?,
             covered: take(object, maps::COVERED)?.try_into()?,
             levels,
+            at_level,
         })
     }
 
@@ -114,7 +123,9 @@ impl Identities {
         self.cgroups
             .insert(cgroup.id, Identity::of(slot).to_word_at(cgroup.level), 0)
             .with_context(|| format!("no room for the identity of cgroup {}", cgroup.id))?;
-        self.levels.insert(cgroup.id, cgroup.level);
+        if self.levels.insert(cgroup.id, cgroup.level).is_none() {
+            self.at_level[cgroup.level as usize] += 1;
+        }
         self.write_scope()
     }
 
@@ -125,7 +136,9 @@ impl Identities {
     /// When the map cannot be written.
     pub fn remove_cgroup(&mut self, id: u64) -> Result<()> {
         removed(self.cgroups.remove(&id))?;
-        self.levels.remove(&id);
+        if let Some(level) = self.levels.remove(&id) {
+            self.at_level[level as usize] -= 1;
+        }
         self.write_scope()
     }
 
@@ -200,15 +213,18 @@ impl Identities {
         for cookie in cookies.iter().filter(|cookie| !before.contains(cookie)) {
             self.covered.insert(cookie, 1, 0).context("no room for a network namespace")?;
         }
-        Ok(())
+        self.write_scope()
     }
 
-    /// Says which look-ups can find something. A wider word is written before what needs it could be looked up in
-    /// vain only for packets that are not the agent's yet.
+    /// Says which look-ups can find something, after what can be found is there.
     fn write_scope(&mut self) -> Result<()> {
-        let cgroup_levels = self.levels.values().fold(0, |levels, level| levels | 1 << level);
-        let prefixes = u64::from(self.prefixes.keys().next().is_some());
-        self.scope.set(0, Scope { cgroup_levels, prefixes }, 0).context("writing what to look for")
+        let levels = self.at_level.iter().enumerate().filter(|(_, cgroups)| **cgroups > 0);
+        let scope = Scope {
+            cgroup_levels: levels.fold(0, |levels, (level, _)| levels | 1 << level),
+            prefixes: u64::from(self.prefixes.keys().next().is_some()),
+            covered: u64::from(self.covered.keys().next().is_some()),
+        };
+        self.scope.set(0, scope, 0).context("writing what to look for")
     }
 }
 

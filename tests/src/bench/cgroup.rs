@@ -67,7 +67,7 @@ fn loaded(levels: u32, state: State) -> Result<Object> {
     object.appoint(0..AGENTS, state, Expected::Everything)?;
     let cgroup_levels = (1..=levels).map(|level| 1 << level).sum();
     let mut scope: Array<_, Scope> = object.map(SCOPE)?.try_into()?;
-    scope.set(0, Scope { cgroup_levels, prefixes: 0 }, 0)?;
+    scope.set(0, Scope { cgroup_levels, prefixes: 0, covered: 0 }, 0)?;
     let mut identity: HashMap<_, u64, u64> = object.map(IDENTITY_CGROUP)?.try_into()?;
     for level in 1..=levels {
         for slot in 0..AGENTS {

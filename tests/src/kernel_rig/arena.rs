@@ -66,7 +66,7 @@ impl Arena {
             let levels = inside.ids.len() as u32;
             let deepest = agentsec::kernel::cgroups::Tree::find()?.is_whole();
             anyhow::ensure!(deepest, "only a part of the cgroup tree is mounted here");
-            rig.maps.scope.set(0, Scope { cgroup_levels: 1 << levels, prefixes: 0 }, 0)?;
+            rig.maps.scope.set(0, Scope { cgroup_levels: 1 << levels, prefixes: 0, covered: 0 }, 0)?;
         }
         Ok(Self { rig, next: 0, door, inside })
     }
