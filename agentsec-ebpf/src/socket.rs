@@ -2,13 +2,15 @@
 
 use core::mem::MaybeUninit;
 
+use aya_ebpf::helpers::bpf_ktime_get_ns;
+
 use agentsec_common::notice::NoticeKind;
 use agentsec_common::policy::{Control, Mode};
 
 use crate::case::Case;
 use crate::maps::{LEDGER, POLICY};
 use crate::words::{add, load};
-use crate::{emit, identify, verdict};
+use crate::{emit, identify};
 
 /// -EPERM.
 pub const EPERM: i32 = -1;
@@ -37,7 +39,8 @@ pub fn is_allowed(family: i32) -> bool {
     add(unsafe { &raw mut (*ledger).sockets_denied }, 1);
     let mut room = MaybeUninit::uninit();
     let case = Case::blank(&mut room);
-    case.now_ns = verdict::now();
+    // SAFETY: a helper without arguments; the coarse clock is not for programs of security modules.
+    case.now_ns = unsafe { bpf_ktime_get_ns() };
     (case.slot, case.epoch) = (slot, control.epoch);
     case.headers.protocol = family as u8;
     emit::budgeted(case, NoticeKind::SocketDenied);

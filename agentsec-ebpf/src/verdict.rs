@@ -333,7 +333,7 @@ fn stray(known: bool) -> bool {
 }
 
 #[inline(always)]
-pub fn now() -> u64 {
+fn now() -> u64 {
     // SAFETY: a helper without arguments.
     unsafe { bpf_ktime_get_coarse_ns() }
 }

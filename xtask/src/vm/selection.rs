@@ -152,7 +152,7 @@ const ROWS: [Row; 35] = [
             "an_open_agents_frames_are_dropped_by_xdp_before_anything_else_sees_them",
             "xdp_takes_and_drops_jumbo_frames",
         ]),
-        without: &[],
+        without: &[without_tcx("an_open_agents_frames_are_dropped_by_xdp_before_anything_else_sees_them")],
         only: None,
     },
     on_request("kernel_evasions"),
