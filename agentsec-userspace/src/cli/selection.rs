@@ -199,7 +199,7 @@ mod tests {
 
     #[test]
     fn a_protocol_is_named_or_numbered() {
-        for (text, name) in [("tcp", "tcp"), ("TCP", "tcp"), ("6", "tcp"), ("47", "47"), ("icmpv6", "icmpv6")]
+        for (text, name) in [("tcp", "tcp"), ("TCP", "tcp"), ("6", "tcp"), ("89", "89"), ("icmpv6", "icmpv6")]
         {
             assert_eq!(protocol(text).as_deref(), Ok(name), "{text}");
         }

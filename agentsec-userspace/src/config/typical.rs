@@ -6,6 +6,7 @@
 use super::prefix::{MAPPED_BASE, MAPPED_BITS, Prefix, mask};
 use super::section::{Section, text};
 use super::source::{Node, Value};
+use crate::core::protocol::protocol_number;
 use agentsec_common::endpoint::Address;
 use agentsec_common::typical::{ACCEPTED, ANY_PROTOCOL, OPENED, PortRule, PortRules, RULES_PER_PREFIX};
 use std::collections::{BTreeMap, BTreeSet};
@@ -99,7 +100,7 @@ fn implies(wide: &RuleKey, narrow: &RuleKey) -> bool {
 const PREFIXES: &str = "an IPv4 or IPv6 address or prefix such as \"10.0.0.0/8\", or \"any\"";
 const PORTS: &str = "ports and ranges from 0 to 65535 such as \"443,8000-8100\"";
 const PROTOCOLS: &str =
-    "\"tcp\", \"udp\", \"icmp\", \"icmpv6\", \"sctp\", \"any\", or a number from 1 to 255";
+    "\"tcp\", \"udp\", \"icmp\", \"icmpv6\", \"sctp\", \"gre\", \"esp\", \"any\", or a number from 1 to 255";
 
 /// Reads the list under `typical`; entries with problems are reported and left out.
 pub(super) fn read(section: &Section<'_>) -> Vec<TypicalRule> {
@@ -170,15 +171,8 @@ fn protocol(value: &Value) -> Result<u8, String> {
         Value::Integer(Ok(number)) => {
             u8::try_from(*number).ok().filter(|&n| n > 0).ok_or_else(|| format!("is {number}"))
         }
-        Value::String(name) => match name.as_str() {
-            "any" => Ok(ANY_PROTOCOL),
-            "icmp" => Ok(1),
-            "tcp" => Ok(6),
-            "udp" => Ok(17),
-            "icmpv6" => Ok(58),
-            "sctp" => Ok(132),
-            other => Err(format!("is {other:?}")),
-        },
+        Value::String(name) if name == "any" => Ok(ANY_PROTOCOL),
+        Value::String(name) => protocol_number(name).ok_or_else(|| format!("is {name:?}")),
         other => Err(format!("is {}", other.kind())),
     }
 }

@@ -26,6 +26,7 @@ mod observe;
 mod operator;
 pub mod persist;
 pub mod place;
+pub mod protocol;
 pub mod settings;
 #[cfg(test)]
 mod tests;

@@ -1,10 +1,8 @@
 //! Whom an agent talks to, as the API shows it.
 
-use std::borrow::Cow;
 use std::net::IpAddr;
 
 use agentsec_common::endpoint::EndpointKind;
-use agentsec_common::packet::protocol;
 use serde::{Deserialize, Serialize};
 
 use crate::api::time::Timestamp;
@@ -81,29 +79,4 @@ pub struct EndpointList {
     pub endpoints: Vec<EndpointView>,
     /// Endpoints seen and not entered, since the agent's list was full.
     pub overflow: u64,
-}
-
-/// A protocol's name, or its number.
-#[must_use]
-pub fn protocol_name(number: u8) -> Cow<'static, str> {
-    match number {
-        protocol::ICMP => "icmp".into(),
-        protocol::IGMP => "igmp".into(),
-        protocol::TCP => "tcp".into(),
-        protocol::UDP => "udp".into(),
-        protocol::ICMPV6 => "icmpv6".into(),
-        protocol::SCTP => "sctp".into(),
-        other => other.to_string().into(),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn protocols_have_names_or_numbers() {
-        assert_eq!(protocol_name(6), "tcp");
-        assert_eq!(protocol_name(47), "47");
-    }
 }

@@ -8,12 +8,13 @@ mod daemon;
 mod endpoint;
 mod explanation;
 
+pub use crate::core::protocol::protocol_name;
 pub use agent::{
     AgentStatus, AgentSummary, Attachment, AttachmentKind, AttachmentStatus, Classes, Contributions,
     Direction, EndpointCounts, Limits, Mode, Risk, Signals, State, Trip, WouldDrop,
 };
 pub use daemon::{AgentsByState, DaemonStatus, EventCounts, PACKET_SOCKETS_DENIED, StrayPackets};
-pub use endpoint::{EndpointDirection, EndpointList, EndpointTraffic, EndpointView, protocol_name};
+pub use endpoint::{EndpointDirection, EndpointList, EndpointTraffic, EndpointView};
 pub use explanation::{Explanation, PacketView};
 
 use serde::{Deserialize, Serialize};
