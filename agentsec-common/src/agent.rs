@@ -103,9 +103,45 @@ pub struct Scope {
     pub prefixes: u64,
     /// Not zero when [`COVERED`](crate::maps::COVERED) has entries.
     pub covered: u64,
+    /// Counts the changes of cgroups' identities, so that an answer remembered from before one is not taken.
+    pub generation: u64,
 }
 
-const _: () = assert!(size_of::<Scope>() == 24);
+const _: () = assert!(size_of::<Scope>() == 32);
+
+/// Value of [`RECENT`](crate::maps::RECENT): whose the latest packet's cgroup is, on one CPU.
+///
+/// A program may interrupt another one that is writing it, so the three words can be of two answers. Then the check
+/// holds only if both are about the same cgroup, or come to the same agent.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Recent {
+    /// Id of the cgroup in which the packet's socket was made.
+    pub cgroup: u64,
+    /// The [`Identity`] word of the agent around it; zero for nobody.
+    pub word: u64,
+    /// See [`Self::of`].
+    pub check: u64,
+}
+
+const _: () = assert!(size_of::<Recent>() == 24);
+
+impl Recent {
+    /// The answer for a cgroup, as of a generation. Its check is never that of words that are all zero.
+    #[inline(always)]
+    #[must_use]
+    pub const fn of(cgroup: u64, word: u64, generation: u64) -> Self {
+        Self { cgroup, word, check: !(cgroup ^ word.rotate_left(32) ^ generation.rotate_left(48)) }
+    }
+
+    /// The remembered word, if it is of this cgroup and generation.
+    #[inline(always)]
+    #[must_use]
+    pub const fn answer(self, cgroup: u64, generation: u64) -> Option<u64> {
+        let whole = Self::of(cgroup, self.word, generation);
+        if self.cgroup == cgroup && self.check == whole.check { Some(self.word) } else { None }
+    }
+}
 
 /// An agent's name beside its slot, so that the pins alone tell who is contained.
 #[repr(C)]
@@ -177,6 +213,22 @@ mod tests {
         assert_eq!(Identity::from_word(0), Identity::NONE, "an untouched array element is nobody");
         let word = Identity::of(7).to_word_at(CGROUP_LEVELS);
         assert_eq!((Identity::from_word(word), level_of(word)), (Identity::of(7), CGROUP_LEVELS));
+    }
+
+    #[test]
+    fn a_recent_answer_is_for_its_cgroup_and_generation_and_never_half_of_another() {
+        let (mine, yours) = (Recent::of(5, 1, 3), Recent::of(4, 0, 3));
+        assert_eq!((mine.answer(5, 3), yours.answer(4, 3)), (Some(1), Some(0)));
+        assert_eq!((mine.answer(4, 3), mine.answer(5, 4)), (None, None));
+        assert_eq!(Recent::default().answer(0, 0), None, "nothing is remembered at first");
+        for (cgroup, word, check) in [
+            (mine.cgroup, yours.word, mine.check),
+            (mine.cgroup, yours.word, yours.check),
+            (yours.cgroup, mine.word, mine.check),
+            (yours.cgroup, mine.word, yours.check),
+        ] {
+            assert_eq!(Recent { cgroup, word, check }.answer(cgroup, 3), None);
+        }
     }
 
     #[test]

@@ -16,6 +16,7 @@
 //! | [`maps::IDENTITY_NEAR`], [`maps::IDENTITY_FAR`] | [`agent::Identity`] word | daemon | kernel |
 //! | [`maps::IDENTITY_CGROUP`], [`maps::IDENTITY_IPV4`], [`maps::IDENTITY_IPV6`], [`maps::IDENTITY_PREFIX`] | [`agent::Identity`] word, never replaced | daemon | kernel |
 //! | [`maps::SCOPE`] | [`agent::Scope`] | daemon | kernel |
+//! | [`maps::RECENT`] | [`agent::Recent`], per CPU | kernel | kernel |
 //! | [`maps::COVERED`] | one, by cookie | daemon | kernel |
 //! | [`maps::AGENTS`] | [`agent::AgentName`] | daemon | daemon, break-glass commands |
 //! | [`maps::LEDGER`] | [`ledger::Ledger`] | kernel | daemon |
@@ -54,6 +55,7 @@ pod!(
     agent::AgentName,
     agent::LinkAddress,
     agent::LinkIpv4,
+    agent::Recent,
     agent::Scope,
     counters::Counters,
     counters::Strays,

@@ -25,6 +25,8 @@ pub const IDENTITY_IPV6: &str = "IDENTITY_IPV6";
 pub const IDENTITY_PREFIX: &str = "IDENTITY_PREFIX";
 /// Daemon → kernel: which look-ups are worth their time. Array of one.
 pub const SCOPE: &str = "SCOPE";
+/// Kernel → kernel: whose the latest packet's cgroup is. Per-CPU array of one, never pinned.
+pub const RECENT: &str = "RECENT";
 /// Daemon → kernel: cookies of network namespaces that are behind agents' interfaces. Hash.
 pub const COVERED: &str = "COVERED";
 /// Daemon → daemon: the agent's name by slot; lives as long as the pins. Array.

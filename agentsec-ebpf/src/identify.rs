@@ -3,10 +3,12 @@
 use aya_ebpf::bindings::{__sk_buff, xdp_md};
 use aya_ebpf::btf_maps::lpm_trie::Key;
 use aya_ebpf::helpers::generated::{
-    bpf_get_current_ancestor_cgroup_id, bpf_get_netns_cookie, bpf_skb_ancestor_cgroup_id,
+    bpf_get_current_ancestor_cgroup_id, bpf_get_netns_cookie, bpf_skb_ancestor_cgroup_id, bpf_skb_cgroup_id,
 };
 
-use agentsec_common::agent::{CGROUP_LEVELS, Direction, Identity, LINK_BITS, LinkAddress, LinkIpv4, Slot};
+use agentsec_common::agent::{
+    CGROUP_LEVELS, Direction, Identity, LINK_BITS, LinkAddress, LinkIpv4, Recent, Slot,
+};
 use agentsec_common::endpoint::{Address, MAPPED};
 use agentsec_common::maps::IDENTITY_NEAR_CAPACITY;
 use agentsec_common::packet::{Frame, IpVersion, find_ip};
@@ -14,9 +16,9 @@ use agentsec_common::packet::{Frame, IpVersion, find_ip};
 use crate::frame::{self, Linear};
 use crate::maps::{
     COVERED, IDENTITY_CGROUP, IDENTITY_FAR, IDENTITY_IPV4, IDENTITY_IPV6, IDENTITY_NEAR, IDENTITY_PREFIX,
-    SCOPE,
+    RECENT, SCOPE,
 };
-use crate::words::load;
+use crate::words::{load, store};
 
 /// Whether this kernel tells a packet's network namespace to cgroup programs. Set before loading, so that the
 /// verifier removes the question where there is no answer.
@@ -51,8 +53,7 @@ fn slot(word: *const u64) -> Option<Slot> {
 /// of a namespace that is behind an agent's interface is counted there, and is nobody's here.
 #[inline(always)]
 pub fn by_cgroup(skb: *mut __sk_buff) -> Option<Slot> {
-    // SAFETY: the context pointer that the kernel passed.
-    let slot = outermost(|level| unsafe { bpf_skb_ancestor_cgroup_id(skb, level) })?;
+    let slot = around(skb)?;
     // SAFETY: a constant of this program; volatile, because the loader changes it.
     if unsafe { (&raw const TELLS_NAMESPACE).read_volatile() } != 0 && some_are_covered() {
         // SAFETY: the context pointer that the kernel passed.
@@ -62,6 +63,37 @@ pub fn by_cgroup(skb: *mut __sk_buff) -> Option<Slot> {
         }
     }
     Some(slot)
+}
+
+/// The agent around a packet's cgroup. Packets come in bursts, so the latest answer is asked first.
+#[inline(always)]
+fn around(skb: *mut __sk_buff) -> Option<Slot> {
+    // SAFETY: the context pointer that the kernel passed.
+    let cgroup = unsafe { bpf_skb_cgroup_id(skb) };
+    let (Some(scope), Some(recent)) = (SCOPE.get_ptr(0), RECENT.get_ptr_mut(0)) else { return None };
+    // SAFETY: live map values. Before the look-up: an answer from before a change is then never taken after it.
+    let (generation, found) = unsafe {
+        let found = Recent {
+            cgroup: load(&raw const (*recent).cgroup),
+            word: load(&raw const (*recent).word),
+            check: load(&raw const (*recent).check),
+        };
+        (load(&raw const (*scope).generation), found)
+    };
+    if let Some(word) = found.answer(cgroup, generation) {
+        return Identity::from_word(word).slot();
+    }
+    // SAFETY: the context pointer that the kernel passed.
+    let slot = outermost(|level| unsafe { bpf_skb_ancestor_cgroup_id(skb, level) });
+    let word = slot.map_or(Identity::NONE, Identity::of).to_word();
+    let fresh = Recent::of(cgroup, word, generation);
+    // SAFETY: live map values.
+    unsafe {
+        store(&raw mut (*recent).cgroup, fresh.cgroup);
+        store(&raw mut (*recent).word, fresh.word);
+        store(&raw mut (*recent).check, fresh.check);
+    }
+    slot
 }
 
 #[inline(always)]

@@ -4,7 +4,7 @@ use aya_ebpf::bindings::{BPF_F_MMAPABLE, BPF_F_NO_PREALLOC};
 use aya_ebpf::btf_maps::{Array, HashMap, LpmTrie, PerCpuArray, RingBuf};
 use aya_ebpf::macros::btf_map;
 
-use agentsec_common::agent::{AgentName, LinkAddress, LinkIpv4, Scope};
+use agentsec_common::agent::{AgentName, LinkAddress, LinkIpv4, Recent, Scope};
 use agentsec_common::counters::{Counters, Strays};
 use agentsec_common::endpoint::{Endpoint, EndpointKey};
 use agentsec_common::ledger::Ledger;
@@ -49,6 +49,8 @@ pub static IDENTITY_IPV6: HashMap<LinkAddress, u64, { IDENTITY_CAPACITY as usize
 pub static IDENTITY_PREFIX: LpmTrie<LinkAddress, u32, { IDENTITY_CAPACITY as usize }> = LpmTrie::new();
 #[btf_map]
 pub static SCOPE: Array<Scope, 1> = Array::new();
+#[btf_map]
+pub static RECENT: PerCpuArray<Recent, 1> = PerCpuArray::new();
 #[btf_map]
 pub static COVERED: HashMap<u64, u64, { COVERED_CAPACITY as usize }, AS_NEEDED> = HashMap::new();
 /// The programs never look at it; it is theirs so that it is pinned and lives with them.

@@ -2,7 +2,7 @@
 
 use agentsec::kernel::OBJECT;
 use agentsec_common::agent::Direction::{self, Inbound, Outbound};
-use agentsec_common::agent::{Identity, LINK_BITS, LinkAddress, LinkIpv4, Scope};
+use agentsec_common::agent::{Identity, LINK_BITS, LinkAddress, LinkIpv4};
 use agentsec_common::maps::TELLS_NAMESPACE;
 use agentsec_common::packet::Class;
 use agentsec_common::policy::{Mode, State};
@@ -119,15 +119,17 @@ fn the_outermost_cgroup_of_an_agent_owns_what_is_below_it() -> Result<()> {
     let ids = arena.cgroups().to_vec();
     let word = |agent: &agentsec_tests::kernel_rig::Agent, level| Identity::of(agent.slot).to_word_at(level);
     arena.maps.cgroups.insert(ids[2], word(&inner, 3), 0)?;
+    arena.ask_again()?;
     arena.send(syn(Outbound))?;
     assert_eq!(arena.tally(&inner, Outbound)?.passed.1, 1, "alone, it is the inner one's");
     arena.maps.cgroups.insert(ids[0], word(&outer, 1), 0)?;
-    arena.maps.scope.set(0, Scope { cgroup_levels: 0b1010, prefixes: 0, covered: 0 }, 0)?;
+    arena.look_for(0b1010, false)?;
     arena.send(syn(Outbound))?;
     assert_eq!(arena.tally(&inner, Outbound)?.passed.1, 1, "an agent cannot become another below itself");
     assert_eq!(arena.tally(&outer, Outbound)?.passed.1, 1);
     arena.maps.cgroups.remove(&ids[0])?;
     arena.maps.cgroups.remove(&ids[2])?;
+    arena.ask_again()?;
     assert_eq!(arena.send(syn(Outbound))?, Fate::Passed, "what is no agent's is none of our business");
     assert_eq!(arena.maps.strays()?.unidentified_packets, 0);
     Ok(())
@@ -138,7 +140,7 @@ fn a_level_without_agents_is_not_looked_at() -> Result<()> {
     let mut arena = arena(Door::Cgroup)?;
     let agent = arena.agent_in(State::Open, Mode::Enforce, 0)?;
     assert_eq!(arena.send(syn(Outbound))?, Fate::Dropped);
-    arena.maps.scope.set(0, Scope { cgroup_levels: 1 << 1 | 1 << 16, prefixes: 0, covered: 0 }, 0)?;
+    arena.look_for(1 << 1 | 1 << 16, false)?;
     assert_eq!(arena.send(syn(Outbound))?, Fate::Passed);
     assert_eq!(arena.tally(&agent, Outbound)?.dropped.1, 1);
     Ok(())
@@ -177,7 +179,7 @@ fn the_longest_prefix_owns_an_address_and_the_address_itself_comes_first() -> Re
     arena.maps.prefixes.insert(&prefix(LOOPBACK + 1, 32), word(exact.slot), 0)?;
     arena.send(syn(Outbound))?;
     assert_eq!(count(&arena)?, [0, 0, 0], "nobody said that there are prefixes");
-    arena.maps.scope.set(0, Scope { cgroup_levels: 0, prefixes: 1, covered: 0 }, 0)?;
+    arena.look_for(0, true)?;
     arena.send(syn(Outbound))?;
     assert_eq!(count(&arena)?, [1, 0, 0], "another link's prefixes are another link's");
     arena.maps.prefixes.insert(&prefix(LOOPBACK, 24), word(narrow.slot), 0)?;

@@ -51,11 +51,15 @@ pub struct Identities {
     levels: BTreeMap<u64, u32>,
     /// How many of them are at each level.
     at_level: [u32; CGROUP_LEVELS as usize + 1],
+    /// As the kernel has it.
+    generation: u64,
 }
 
 impl Identities {
     pub(super) fn new(object: &mut Ebpf) -> Result<Self> {
         let cgroups: HashMap<_, u64, u64> = take(object, maps::IDENTITY_CGROUP)?.try_into()?;
+        let scope: Array<_, Scope> = take(object, maps::SCOPE)?.try_into()?;
+        let generation = scope.get(&0, 0).context("reading what is looked for")?.generation;
         let mut at_level = [0; CGROUP_LEVELS as usize + 1];
         let mut levels = BTreeMap::new();
         for (id, word) in cgroups.iter().flatten() {
@@ -70,10 +74,11 @@ impl Identities {
             ipv4: take(object, maps::IDENTITY_IPV4)?.try_into()?,
             ipv6: take(object, maps::IDENTITY_IPV6)?.try_into()?,
             prefixes: take(object, maps::IDENTITY_PREFIX)?.try_into()?,
-            scope: take(object, maps::SCOPE)?.try_into()?,
+            scope,
             covered: take(object, maps::COVERED)?.try_into()?,
             levels,
             at_level,
+            generation,
         })
     }
 
@@ -126,7 +131,7 @@ impl Identities {
         if self.levels.insert(cgroup.id, cgroup.level).is_none() {
             self.at_level[cgroup.level as usize] += 1;
         }
-        self.write_scope()
+        self.forget_answers()
     }
 
     /// Forgets a cgroup.
@@ -139,7 +144,7 @@ impl Identities {
         if let Some(level) = self.levels.remove(&id) {
             self.at_level[level as usize] -= 1;
         }
-        self.write_scope()
+        self.forget_answers()
     }
 
     /// The addresses and prefixes that are agents', with those of an earlier daemon.
@@ -216,6 +221,14 @@ impl Identities {
         self.write_scope()
     }
 
+    /// Makes the programs ask again whose a cgroup is. A step of its own: an answer of the new generation must rest
+    /// on what is new.
+    fn forget_answers(&mut self) -> Result<()> {
+        self.write_scope()?;
+        self.generation = self.generation.wrapping_add(1);
+        self.write_scope()
+    }
+
     /// Says which look-ups can find something, after what can be found is there.
     fn write_scope(&mut self) -> Result<()> {
         let levels = self.at_level.iter().enumerate().filter(|(_, cgroups)| **cgroups > 0);
@@ -223,6 +236,7 @@ impl Identities {
             cgroup_levels: levels.fold(0, |levels, (level, _)| levels | 1 << level),
             prefixes: u64::from(self.prefixes.keys().next().is_some()),
             covered: u64::from(self.covered.keys().next().is_some()),
+            generation: self.generation,
         };
         self.scope.set(0, scope, 0).context("writing what to look for")
     }

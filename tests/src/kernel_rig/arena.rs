@@ -3,7 +3,7 @@
 use std::ops::{Deref, DerefMut};
 
 use super::frames::address as stored;
-use agentsec_common::agent::{Direction, Identity, LinkAddress, LinkIpv4, Scope, Slot};
+use agentsec_common::agent::{Direction, Identity, LinkAddress, LinkIpv4, Slot};
 use agentsec_common::counters::Traffic;
 use agentsec_common::policy::{Control, Mode, State};
 use anyhow::{Context, Result};
@@ -66,7 +66,7 @@ impl Arena {
             let levels = inside.ids.len() as u32;
             let deepest = agentsec::kernel::cgroups::Tree::find()?.is_whole();
             anyhow::ensure!(deepest, "only a part of the cgroup tree is mounted here");
-            rig.maps.scope.set(0, Scope { cgroup_levels: 1 << levels, prefixes: 0, covered: 0 }, 0)?;
+            rig.look_for(1 << levels, false)?;
         }
         Ok(Self { rig, next: 0, door, inside })
     }
@@ -107,7 +107,8 @@ impl Arena {
             }
             Door::Cgroup => {
                 let own = *self.cgroups().last().context("this process is in no cgroup of its own")?;
-                Ok(self.rig.maps.cgroups.insert(own, identity.to_word(), 0)?)
+                self.rig.maps.cgroups.insert(own, identity.to_word(), 0)?;
+                self.rig.ask_again()
             }
         }
     }

@@ -20,7 +20,7 @@ pub mod table;
 use std::borrow::Cow;
 use std::{env, fs};
 
-use agentsec_common::agent::{Direction, Identity, Slot};
+use agentsec_common::agent::{Direction, Identity, Scope, Slot};
 use agentsec_common::endpoint::{Endpoint, EndpointKey, EndpointKind};
 use agentsec_common::maps::{IDENTITY_NEAR_CAPACITY, PROGRAM_INBOUND, PROGRAM_LINK_XDP, PROGRAM_OUTBOUND};
 use agentsec_common::policy::{Control, SlowSignals};
@@ -129,6 +129,22 @@ impl Rig {
             self.maps.far.insert(ifindex, word, 0)?;
         }
         Ok(())
+    }
+
+    /// Says at which levels of the tree there are agents' cgroups, and whether there are prefixes; what was
+    /// remembered of cgroups is asked again.
+    pub fn look_for(&mut self, cgroup_levels: u64, prefixes: bool) -> Result<()> {
+        let before = self.maps.scope.get(&0, 0).context("reading the scope")?;
+        let scope = Scope { cgroup_levels, prefixes: prefixes.into(), covered: 0, ..before };
+        self.maps.scope.set(0, scope, 0)?;
+        self.ask_again()
+    }
+
+    /// What was remembered of cgroups is asked again, as after every change of their identities.
+    pub fn ask_again(&mut self) -> Result<()> {
+        let before = self.maps.scope.get(&0, 0).context("reading the scope")?;
+        let scope = Scope { generation: before.generation + 1, ..before };
+        self.maps.scope.set(0, scope, 0).context("writing the scope")
     }
 
     /// Puts a profile into a row.

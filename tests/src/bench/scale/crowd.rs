@@ -151,7 +151,7 @@ fn cgroups() -> Result<Row> {
     let load = |agents: u32| -> Result<Object> {
         let mut object = populated(OBJECT, PROGRAM_CGROUP_OUTBOUND, agents)?;
         let mut scope: Array<_, Scope> = object.map(SCOPE)?.try_into()?;
-        scope.set(0, Scope { cgroup_levels: 1 << 1, prefixes: 0, covered: 0 }, 0)?;
+        scope.set(0, Scope { cgroup_levels: 1 << 1, prefixes: 0, covered: 0, generation: 0 }, 0)?;
         let mut ids: Vec<_> = (0..u64::from(agents)).map(|slot| 1 << 40 | slot).collect();
         for (slot, cgroup) in busy(agents).zip(&cgroups) {
             ids[slot as usize] = cgroup.id();
