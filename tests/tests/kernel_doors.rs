@@ -8,7 +8,7 @@ use agentsec_common::packet::Class;
 use agentsec_common::policy::{Mode, State};
 use agentsec_tests::kernel_rig::frames::{AGENT4, Flow, address, flags};
 use agentsec_tests::kernel_rig::profiles::calm;
-use agentsec_tests::kernel_rig::table::{Probe, Row, rows, typical};
+use agentsec_tests::kernel_rig::table::{Row, rows, typical};
 use agentsec_tests::kernel_rig::{Arena, Door, Fate, LOOPBACK, Tally};
 use anyhow::{Context, Result, ensure};
 use aya::EbpfLoader;
@@ -24,14 +24,6 @@ fn arena(door: Door) -> Result<Arena> {
     Ok(arena)
 }
 
-fn is_dropped(row: &Row, state: State) -> bool {
-    match state {
-        State::Closed => false,
-        State::HalfOpen => row.probe != Probe::Pass,
-        State::Open => true,
-    }
-}
-
 /// Runs a row in a state; `seen` bytes are counted, or none when the door does not know whose the frame is.
 fn check(arena: &mut Arena, row: &Row, state: State, seen: Option<u64>) -> Result<()> {
     let agent = arena.agent_in(state, Mode::Enforce, 0)?;
@@ -42,7 +34,7 @@ fn check(arena: &mut Arena, row: &Row, state: State, seen: Option<u64>) -> Resul
     let tally = arena.tally(&agent, row.direction)?;
     let (expected, counted) = match seen {
         None => (Fate::Passed, Tally::default()),
-        Some(bytes) if is_dropped(row, state) => {
+        Some(bytes) if row.is_dropped(state) => {
             (Fate::Dropped, Tally { dropped: (bytes, 1), ..Tally::default() })
         }
         Some(bytes) => (Fate::Passed, Tally { passed: (bytes, 1), ..Tally::default() }),

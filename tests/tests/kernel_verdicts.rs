@@ -28,19 +28,10 @@ fn arena() -> Result<Arena> {
     Ok(arena)
 }
 
-/// What enforcement does with a row's frame, or would do.
-fn is_dropped(row: &Row, state: State) -> bool {
-    match state {
-        State::Closed => false,
-        State::HalfOpen => row.probe != Probe::Pass,
-        State::Open => true,
-    }
-}
-
 /// One frame in one direction, counted as it should be.
 fn check(arena: &Arena, agent: &Agent, row: &Row, fate: Fate) -> Result<()> {
     let (state, mode) = (agent.control.state, agent.control.mode);
-    let is_dropped = is_dropped(row, state);
+    let is_dropped = row.is_dropped(state);
     let expected = if is_dropped && mode == Mode::Enforce { Fate::Dropped } else { Fate::Passed };
     ensure!(fate == expected, "{fate:?}, not {expected:?}");
 

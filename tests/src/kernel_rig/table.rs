@@ -6,6 +6,7 @@ use agentsec::config::TypicalRule;
 use agentsec_common::agent::Direction::{self, Inbound, Outbound};
 use agentsec_common::packet::Class::{self, Arp, Fragment, Ipv4, Ipv6, Malformed, Other};
 use agentsec_common::packet::protocol;
+use agentsec_common::policy::State;
 use agentsec_common::typical::{ACCEPTED, OPENED, PortRule};
 
 use super::frames::{AGENT4, Flow, flags, packet, path, with};
@@ -36,6 +37,18 @@ pub struct Row {
     pub class: Class,
     /// What becomes of it on probation.
     pub probe: Probe,
+}
+
+impl Row {
+    /// What enforcement does with the frame, or would do.
+    #[must_use]
+    pub fn is_dropped(&self, state: State) -> bool {
+        match state {
+            State::Closed => false,
+            State::HalfOpen => self.probe != Pass,
+            State::Open => true,
+        }
+    }
 }
 
 const SERVER4: Ipv4Addr = Ipv4Addr::new(10, 9, 0, 10);
