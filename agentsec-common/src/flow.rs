@@ -146,7 +146,8 @@ impl Segment {
 
     /// The sequence number after it.
     #[inline(always)]
-    const fn end(&self) -> u32 {
+    #[must_use]
+    pub const fn end(&self) -> u32 {
         self.sequence
             .wrapping_add(self.payload)
             .wrapping_add(self.has(tcp::SYN) as u32)
@@ -190,6 +191,20 @@ impl Sent {
     #[must_use]
     pub const fn language(self) -> Language {
         if self.0 & READ == 0 { Language::Other } else { self.spoken() }
+    }
+
+    /// Whether payload is looked at.
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_read(self) -> bool {
+        self.0 & READ != 0
+    }
+
+    /// Whether nothing was sent yet that is known.
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_fresh(self) -> bool {
+        self.0 & STARTED == 0
     }
 
     /// What was found to be spoken.
@@ -332,14 +347,28 @@ impl Requests {
 }
 
 /// Whether a segment of the agent begins a message.
+#[repr(u8)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Start {
-    /// It does: it reads as a request.
-    Request,
-    /// It does not: requests can be read here, and this is none.
-    Rest,
     /// If the segment before it was pushed.
-    Unread,
+    Unread = 0,
+    /// It does: it reads as a request.
+    Request = 1,
+    /// It does not: requests can be read here, and this is none.
+    Rest = 2,
+}
+
+impl Start {
+    /// From its byte.
+    #[inline(always)]
+    #[must_use]
+    pub const fn from_byte(byte: u8) -> Self {
+        match byte {
+            1 => Self::Request,
+            2 => Self::Rest,
+            _ => Self::Unread,
+        }
+    }
 }
 
 /// What a segment of the agent is in the conversation.
@@ -410,6 +439,13 @@ impl Asking {
         let alone = asked.count() == answered.wrapping_add(1);
         let asked = if alone { Asked::new(asked.count(), end) } else { asked };
         (Self { sent, asked, answer }, Says::GoesOn { ends: ends && alone })
+    }
+
+    /// The same once anything was sent.
+    #[inline(always)]
+    #[must_use]
+    pub const fn started(self) -> Self {
+        Self { sent: Sent(self.sent.0 | STARTED), ..self }
     }
 
     /// The same for a datagram, which is a message of its own: `id` names it where it has a name, else zero.

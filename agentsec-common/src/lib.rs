@@ -41,6 +41,7 @@ pub mod ledger;
 pub mod maps;
 pub mod notice;
 pub mod packet;
+pub mod payload;
 pub mod policy;
 pub mod profile;
 pub mod risk;

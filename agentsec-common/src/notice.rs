@@ -79,11 +79,18 @@ const _: () = assert!(size_of::<Notice>() == 48);
 #[inline(always)]
 #[must_use]
 pub const fn spend(word: u64, now_ns: u64) -> Option<u64> {
+    spend_of(word, now_ns, NOTICES_PER_SECOND)
+}
+
+/// The same of a budget of so many a second.
+#[inline(always)]
+#[must_use]
+pub const fn spend_of(word: u64, now_ns: u64, per_second: u32) -> Option<u64> {
     let second = (now_ns >> 30) << 32;
     if word & !0xffff_ffff != second {
         return Some(second | 1);
     }
-    if word as u32 >= NOTICES_PER_SECOND { None } else { Some(word + 1) }
+    if word as u32 >= per_second { None } else { Some(word + 1) }
 }
 
 #[cfg(test)]

@@ -22,7 +22,7 @@ use crate::identify::Sender;
 use crate::judge::Words;
 use crate::maps::{COUNTERS, LEDGER, POLICY, PROFILES, STRAYS};
 use crate::words::{load, replace};
-use crate::{emit, frame, identify, judge, probe};
+use crate::{emit, flow, frame, identify, judge, probe};
 
 /// Whether a frame on an agent's interface passes. One that no agent owns is dropped.
 #[inline(always)]
@@ -76,7 +76,7 @@ fn passes<L: Layer>(skb: *mut __sk_buff, slot: Slot, direction: Direction) -> bo
     let case = opened(&mut room, slot, direction, control);
     case.profile_tag = profile.tag(control.row);
     L::read(skb, case);
-    match settle(case, rests, control, state, Words { policy, ledger, profile }, counters) {
+    match settle(skb, case, rests, control, state, Words { policy, ledger, profile }, counters) {
         Verdict::Drop => {
             account::dropped(counters, case.inbound, case.bytes, case.packets);
             false
@@ -113,6 +113,7 @@ fn opened(room: &mut MaybeUninit<Case>, slot: Slot, direction: Direction, contro
 /// does.
 #[inline(always)]
 fn settle(
+    skb: *mut __sk_buff,
     case: &mut Case,
     rests: Rests,
     control: Control,
@@ -128,7 +129,7 @@ fn settle(
     let first = verdict(state, control.mode, is_allowed_on_probation(case, &seen));
     if !matches!(first, Verdict::Pass) {
         if matches!(state, State::HalfOpen) && is_violation(case) && judge::agentsec_violated(case) != 0 {
-            judge::agentsec_trip(case, Cause::ProbeViolation as u32);
+            judge::trip(case, words, Cause::ProbeViolation);
         }
         if matches!(first, Verdict::Drop) {
             return Verdict::Drop;
@@ -144,6 +145,10 @@ fn settle(
     }
     if account::counts_as_unusual(case, &seen) {
         account::agentsec_unusual(case, seen.entry);
+    }
+    if flow::concerns(case, words.profile) {
+        case.typical = seen.typical as u8;
+        flow::agentsec_follow(skb, case);
     }
     let judged = !matches!(control.mode, Mode::Exempt) && !matches!(state, State::Open);
     let crossed = judge::weigh(case, words, judged);
