@@ -288,6 +288,13 @@ impl Asked {
     pub const fn end(self) -> u32 {
         self.0 as u32
     }
+
+    /// Whether the remote says in `segment` that it has all of that.
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_acknowledged(self, segment: &Segment) -> bool {
+        !is_after(self.end(), segment.acknowledgment)
+    }
 }
 
 /// What was answered: the count of [`Asked`] that the latest answer answered, and the sequence number after all that
@@ -485,7 +492,7 @@ impl Answered {
             return (self, Hears::Nothing);
         }
         let waits = asked.count() != self.count();
-        if waits && !is_after(asked.end(), segment.acknowledgment) {
+        if waits && asked.is_acknowledged(segment) {
             (Self::new(asked.count(), end), Hears::Answer)
         } else {
             (Self::new(self.count(), end), Hears::More)

@@ -11,8 +11,8 @@ use agentsec_common::agent::Direction;
 use agentsec_common::auth::AuthKind;
 use agentsec_common::endpoint::EndpointKind;
 use agentsec_common::flow::{
-    Answered, Asked, Asking, Flow, FlowKey, Hears, Language, Line, Requests, Reset, Says, Segment, Sent, Start,
-    Statuses, fold, reset,
+    Answered, Asked, Asking, Flow, FlowKey, Hears, Language, Line, Requests, Reset, Says, Segment, Sent,
+    Start, Statuses, fold, reset,
 };
 use agentsec_common::packet::{Class, Role, protocol, tcp};
 use agentsec_common::payload::{
@@ -315,8 +315,11 @@ fn begin(entry: *mut Flow, case: &Case, read: bool) {
     unsafe {
         store(&raw mut (*entry).kind, case.endpoint_kind as u64);
         store(&raw mut (*entry).first_seen_ns, case.now_ns);
-        (&raw mut (*entry).local)
-            .write(if case.inbound != 0 { case.headers.destination } else { case.headers.source });
+        (&raw mut (*entry).local).write(if case.inbound != 0 {
+            case.headers.destination
+        } else {
+            case.headers.source
+        });
         store(&raw mut (*entry).answered, Answered::new(0, heard).0);
         store(&raw mut (*entry).statuses, statuses.0);
         store(&raw mut (*entry).sent, Sent::new(read, midway).0);
@@ -416,14 +419,7 @@ pub extern "C" fn agentsec_say(case: *const Case, entry: *mut Flow, read: u64) -
 
 /// Keeps what is asked.
 #[inline(always)]
-fn ask(
-    entry: *mut Flow,
-    asking: &Asking,
-    says: Says,
-    start: Start,
-    requests: Requests,
-    statuses: Statuses,
-) {
+fn ask(entry: *mut Flow, asking: &Asking, says: Says, start: Start, requests: Requests, statuses: Statuses) {
     if matches!(says, Says::Nothing) {
         return;
     }
@@ -528,30 +524,52 @@ fn hear_segment(
 ) -> u64 {
     let asked = load_asked(entry);
     let (after, hears) = answered.tcp(segment, asked, statuses.has_heard());
+    // What fills a gap is nothing new, and may hold the status line all the same.
+    let status = if reads_status(sent, statuses) && asked.is_acknowledged(segment) {
+        status_at(statuses, segment, entry, answered)
+    } else {
+        0
+    };
     if matches!(hears, Hears::Nothing) || !answer(entry, answered, after) {
-        return 0;
+        return status;
     }
     let answers = matches!(hears, Hears::Answer);
-    let respond = if answers { act::RESPOND } else { 0 };
-    if statuses.is_tunnel() || !sent.is_read() {
-        return respond;
+    let look = if sent.is_read() && !statuses.is_tunnel() { look(entry, sent, answers, asked) } else { 0 };
+    status | look | if answers { act::RESPOND } else { 0 }
+}
+
+/// What else new payload is looked at for.
+#[inline(always)]
+fn look(entry: *const Flow, sent: Sent, answers: bool, asked: Asked) -> u64 {
+    match sent.spoken() {
+        Language::Http1 => 0,
+        Language::Tls if answers && asked.count() <= TLS_HANDSHAKE && !sent.is_midway() => act::ALERT,
+        Language::Tls => 0,
+        Language::Http2 if load_samples(entry) < SAMPLES_HTTP2 => act::HEADERS,
+        Language::Http2 => 0,
+        _ if answers && load_samples(entry) < SAMPLES_OTHER => act::SAMPLE,
+        _ => 0,
     }
-    // SAFETY: a whole entry, as the verifier checks.
-    let samples = load(unsafe { &raw const (*entry).samples });
-    respond
-        | match sent.spoken() {
-            Language::Tls if answers && asked.count() <= TLS_HANDSHAKE && !sent.is_midway() => act::ALERT,
-            Language::Tls => 0,
-            Language::Http2 if samples < SAMPLES_HTTP2 => act::HEADERS,
-            Language::Http2 => 0,
-            Language::Http1 => status_at(statuses, segment, entry, answered),
-            // What is not HTTP by the agent's words may be by the remote's: its first answers tell.
-            _ if answers && samples < SAMPLES_OTHER => {
-                act::SAMPLE | status_at(statuses, segment, entry, answered)
+}
+
+/// Whether a status line may come. What is not HTTP by the agent's words may be by the remote's: its first answers tell.
+#[inline(always)]
+fn reads_status(sent: Sent, statuses: Statuses) -> bool {
+    sent.is_read()
+        && !statuses.is_tunnel()
+        && match sent.spoken() {
+            Language::Http1 => true,
+            Language::Tls | Language::Http2 | Language::Dns => false,
+            Language::Unknown | Language::Other => {
+                statuses.latest() != 0 || (statuses.count() as u64) < SAMPLES_OTHER
             }
-            _ if statuses.latest() != 0 => status_at(statuses, segment, entry, answered),
-            _ => 0,
         }
+}
+
+#[inline(always)]
+fn load_samples(entry: *const Flow) -> u64 {
+    // SAFETY: a whole entry, as the verifier checks.
+    load(unsafe { &raw const (*entry).samples })
 }
 
 #[inline(always)]
@@ -580,7 +598,7 @@ fn respond(case: &Case, entry: *mut Flow) {
 fn sample(skb: *mut __sk_buff, case: &Case, entry: *mut Flow, language: Language, offset: u32) {
     // SAFETY: a whole entry, as the verifier checks.
     let word = unsafe { &raw mut (*entry).samples };
-    let ordinal = load(word);
+    let ordinal = load_samples(entry);
     store(word, ordinal + 1);
     agentsec_sample(skb, case, offset, pack(language, ordinal));
 }
@@ -629,7 +647,9 @@ fn read_status(entry: *mut Flow, bytes: &[u8; 16], length: u32) -> Option<u32> {
     let waiting = statuses.waiting(load_requests(entry));
     let (statuses, line) = statuses.advance(bytes, length);
     let (statuses, status) = match line {
-        Line::Status(status) => (statuses.met(status, waiting, load_sent(entry).is_connecting()), Some(status)),
+        Line::Status(status) => {
+            (statuses.met(status, waiting, load_sent(entry).is_connecting()), Some(status))
+        }
         // Of several answers, a segment that begins with no status line goes on with an earlier one.
         Line::Foreign if waiting == 1 => (statuses.met(0, waiting, false), None),
         Line::Foreign | Line::Unfinished => (statuses, None),

@@ -66,8 +66,7 @@ pub fn weigh(case: &Case, words: Words<'_>, judged: bool) -> bool {
 fn signals(words: &Words<'_>, case: &Case, now: Moment, requests: bool) -> Signals {
     let gauge = |counted| gauge(words.ledger, counted, case.slot, now);
     let [auth, deviation] = [gauge(Counted::Auth), gauge(Counted::Deviation)];
-    let of_requests =
-        if requests { [gauge(Counted::Requests), gauge(Counted::Anomalous)] } else { [0, 0] };
+    let of_requests = if requests { [gauge(Counted::Requests), gauge(Counted::Anomalous)] } else { [0, 0] };
     joined(words, case, now, [auth, deviation], of_requests)
 }
 
