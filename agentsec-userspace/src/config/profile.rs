@@ -99,14 +99,23 @@ impl ProfileConfig {
         Profile {
             generation: 0,
             flags: PRESENT
+                | agentsec_common::profile::FOLLOW_FLOWS
                 | flag(self.count_outbound, COUNT_OUTBOUND)
                 | flag(self.count_inbound, COUNT_INBOUND),
             bucket_multiplier: BucketClock::for_window(self.window_ns).multiplier(),
             max_volume: self.max_volume.unwrap_or(NO_LIMIT),
             anomalous_volume: self.anomalous_volume().unwrap_or(NO_LIMIT),
             max_unusual_endpoints: self.max_unusual_endpoints.unwrap_or(u32::MAX),
-            max_auth_failures: self.max_auth_failures.unwrap_or(u32::MAX),
-            anomalous_auth_failures: self.auth_failures,
+            max_auth_failures_centi: self.max_auth_failures.map_or(u32::MAX, |n| n * 100),
+            anomalous_auth_failures_centi: self.auth_failures * 100,
+            max_deviation_100us: u32::MAX,
+            anomalous_rate: u32::MAX,
+            anomalous_requests: u32::MAX,
+            flow_cap: 4096,
+            normal_response_100us: self.response_time_100us,
+            auth_weights_centi: agentsec_common::auth::default_weights_centi(),
+            read_ports: [agentsec_common::profile::PortRange::ANY; 8],
+            reserved_more: [0; 4],
             anomalous_deviation_100us: self.deviation_100us,
             typical_endpoints: u32::try_from(self.typical.len() + self.resolvers.len()).unwrap_or(u32::MAX),
             quarantine_threshold: self.quarantine_threshold,
@@ -118,7 +127,7 @@ impl ProfileConfig {
                 self.probe_burst_bytes,
                 u32::try_from(self.probe_min_charge_bytes).unwrap_or(u32::MAX),
             ),
-            reserved: [0; 6],
+            reserved: 0,
         }
     }
 
@@ -224,6 +233,8 @@ fn read_weights(section: Section<'_>) -> Weights {
         endpoints: weight("endpoints", Weights::DEFAULT.endpoints),
         endpoints_cap: weight("endpoints_cap", Weights::DEFAULT.endpoints_cap),
         deviation: weight("deviation", Weights::DEFAULT.deviation),
+        requests: 0,
+        anomalous: 0,
     };
     section.finish();
     weights

@@ -83,7 +83,7 @@ fn a_full_configuration_is_read() {
     assert_eq!(config.guard, GuardSettings { trips: 2, window_ns: 10_000_000_000, hold_in_shadow: true });
     let web = config.profiles["web"].compile();
     assert_eq!(web.anomalous_volume, 1_500_000, "1.2 MB a minute, half a minute, two and a half times");
-    assert_eq!((web.max_volume, web.max_auth_failures), (50_000_000, u32::MAX));
+    assert_eq!((web.max_volume, web.max_auth_failures_centi), (50_000_000, u32::MAX));
     assert_eq!((web.quarantine_threshold, web.weights.auth, web.weights.volume), (650, 250, 400));
     assert_eq!((web.typical_endpoints, web.probe_violations, web.endpoint_cap), (3, 3, 100));
     assert_eq!(web.anomalous_deviation_100us, 500);

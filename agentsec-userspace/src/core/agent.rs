@@ -101,7 +101,7 @@ impl Agent {
     pub fn signals(&self, now: Time) -> Signals {
         let mut signals = self.latest.as_ref().map_or_else(Signals::default, |latest| latest.signals);
         if let Some((slow, _)) = self.slow.filter(|(_, until)| now.mono_ns < *until) {
-            signals.auth_failures = signals.auth_failures.max(slow.auth_failures.into());
+            signals.auth_failures_centi += u32::from(slow.auth_failures) * 100;
             signals.deviation_100us = signals.deviation_100us.max(slow.deviation_100us.into());
             signals.extra_milli = signals.extra_milli.max(slow.extra_milli);
         }
@@ -208,7 +208,7 @@ pub(super) fn signals_json(signals: &Signals) -> Value {
     json!({
         "volume_bytes": signals.volume,
         "unusual_endpoints": signals.unusual_endpoints,
-        "auth_failures": signals.auth_failures,
+        "auth_failures": signals.auth_failures_centi / 100,
         "response_time_deviation_us": u64::from(signals.deviation_100us) * 100,
         "extra": milli(signals.extra_milli),
     })

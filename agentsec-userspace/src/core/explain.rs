@@ -64,12 +64,15 @@ fn summary(agent: &Agent, view: &view::AgentView) -> String {
 
 /// The score at the moment of the trip: the windows have started again since.
 fn at_the_trip(tripped: &view::TrippedView) -> Option<String> {
-    let Contributions { auth, volume, endpoints, deviation, extra } = tripped.contributions;
+    let Contributions { auth, volume, endpoints, deviation, requests, anomalous, extra } =
+        tripped.contributions;
     let named = [
         ("auth", auth),
         ("volume", volume),
         ("endpoints", endpoints),
         ("deviation", deviation),
+        ("requests", requests),
+        ("anomalous", anomalous),
         ("extra", extra),
     ];
     let share = |milli: u16| f64::from(milli) / 1000.0;
@@ -83,7 +86,8 @@ fn at_the_trip(tripped: &view::TrippedView) -> Option<String> {
 fn terms(agent: &Agent, now: Time) -> Vec<String> {
     let profile = &agent.settings.profile;
     let signals = agent.signals(now);
-    let Contributions { auth, volume, endpoints, deviation, extra } = agent.contributions(now);
+    let Contributions { auth, volume, endpoints, deviation, requests, anomalous, extra } =
+        agent.contributions(now);
     let share = |milli: u16| f64::from(milli) / 1000.0;
     let mut terms = Vec::new();
     let mut term = |milli: u16, text: String| {
@@ -95,7 +99,8 @@ fn terms(agent: &Agent, now: Time) -> Vec<String> {
         auth,
         format!(
             "{} failed authentications, more than {}",
-            signals.auth_failures, profile.anomalous_auth_failures
+            signals.auth_failures_centi / 100,
+            profile.anomalous_auth_failures_centi / 100
         ),
     );
     term(volume, format!("{} bytes in the window, more than {}", signals.volume, profile.anomalous_volume));
@@ -107,6 +112,17 @@ fn terms(agent: &Agent, now: Time) -> Vec<String> {
         ),
     );
     term(deviation, format!("response times deviate by {} µs", u64::from(signals.deviation_100us) * 100));
+    term(
+        requests,
+        format!("{} requests in the window, more than {}", signals.requests, profile.anomalous_rate),
+    );
+    term(
+        anomalous,
+        format!(
+            "{} anomalous requests, more than {}",
+            signals.anomalous_requests, profile.anomalous_requests
+        ),
+    );
     term(extra, "added by the daemon's own signals".into());
     terms
 }
@@ -123,7 +139,10 @@ fn settings(agent: &Agent, cause: Option<&str>) -> Vec<String> {
             format!("endpoints under profiles.{name}.typical are not unusual"),
         ],
         Some("max_auth_failures") => {
-            vec![format!("profiles.{name}.limits.max_auth_failures is {}", profile.max_auth_failures)]
+            vec![format!(
+                "profiles.{name}.limits.max_auth_failures is {}",
+                profile.max_auth_failures_centi / 100
+            )]
         }
         Some("risk") => vec![
             format!(

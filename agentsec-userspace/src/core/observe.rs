@@ -25,7 +25,7 @@ pub(super) fn judge(agent: &mut Agent, now: Time, guard: &mut Guard, out: &mut V
     }
     let profile = agent.settings.profile;
     let signals = agent.signals(now);
-    let seen = risk::Signals { auth_failures: 0, deviation_100us: 0, extra_milli: 0, ..signals };
+    let seen = agent.latest.as_ref().map(|l| l.signals).unwrap_or_default();
     let Some(cause) = risk::judge(&signals, &profile).filter(|_| risk::judge(&seen, &profile).is_none())
     else {
         return;
@@ -149,6 +149,7 @@ pub(super) fn notice(agent: &mut Agent, now: Time, notice: &Notice) -> Option<Dr
             agent.last_untypical = Some(packet);
             Some(agent.draft(at, EventKind::SecurityViolation, data))
         }
+        NoticeKind::AuthFailure => None,
         NoticeKind::SocketDenied => {
             let data = denied_socket(agent, now, notice);
             Some(agent.draft(at, EventKind::SecurityViolation, data))

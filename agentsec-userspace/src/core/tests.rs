@@ -6,6 +6,7 @@ use super::draft::{Draft, EventKind};
 use super::names::{ModeName, StateName};
 use super::persist::AgentState;
 use super::*;
+use crate::config::ProfileConfig;
 use agentsec_common::counters::Counters;
 use agentsec_common::gate::{next_trip, state_in_force};
 use agentsec_common::ledger::TripRecord;
@@ -21,22 +22,22 @@ const SLOT: u32 = 3;
 
 fn profile() -> Profile {
     Profile {
-        probe: agentsec_common::bucket::Bucket::default(),
-        reserved: [0; 6],
         generation: 0,
         flags: PRESENT,
         bucket_multiplier: BucketClock::for_window(60 * SECOND).multiplier(),
         max_volume: 1000,
         anomalous_volume: NO_LIMIT,
         max_unusual_endpoints: u32::MAX,
-        max_auth_failures: 20,
-        anomalous_auth_failures: 5,
+        max_auth_failures_centi: 2000,
+        anomalous_auth_failures_centi: 500,
+        max_deviation_100us: u32::MAX,
         anomalous_deviation_100us: 1000,
         typical_endpoints: 2,
         quarantine_threshold: 700,
         weights: Weights::DEFAULT,
         probe_violations: 1,
         endpoint_cap: 4096,
+        ..ProfileConfig::default().compile()
     }
 }
 

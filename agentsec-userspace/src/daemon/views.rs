@@ -284,6 +284,8 @@ fn contributions(terms: tripped::Contributions) -> Contributions {
         volume: Risk(terms.volume),
         endpoints: Risk(terms.endpoints),
         deviation: Risk(terms.deviation),
+        requests: Risk(terms.requests),
+        anomalous: Risk(terms.anomalous),
         extra: Risk(terms.extra),
     }
 }
@@ -302,7 +304,7 @@ fn limits(profile: &Profile) -> Limits {
     Limits {
         max_volume: (profile.max_volume != NO_LIMIT).then_some(profile.max_volume),
         max_unusual_endpoints: limit(profile.max_unusual_endpoints),
-        max_auth_failures: limit(profile.max_auth_failures),
+        max_auth_failures: limit(profile.max_auth_failures_centi).map(|n| n / 100),
         quarantine_threshold: Risk(profile.quarantine_threshold),
     }
 }

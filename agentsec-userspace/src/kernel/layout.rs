@@ -90,6 +90,10 @@ pub(super) fn shapes(capacities: &Capacities) -> Vec<Shape> {
         identities(maps::IDENTITY_PREFIX, MapType::LpmTrie, 4 + size_of::<LinkAddress>(), 4),
         fixed(maps::SCOPE, MapType::Array, 4, size_of::<Scope>(), 1),
         fixed(maps::COVERED, MapType::Hash, 8, 8, maps::COVERED_CAPACITY),
+        agents(maps::TIMES, MapType::Array, 1024),
+        fixed(maps::SAMPLES, MapType::RingBuf, 0, 0, maps::SAMPLE_RING_BYTES),
+        fixed(maps::FLOWS, MapType::Hash, 32, 128, maps::FLOW_CAPACITY),
+        fixed(maps::RESPONSES, MapType::Hash, 24, 272, capacities.endpoints),
         fixed(maps::NOTICES, MapType::RingBuf, 0, 0, maps::NOTICE_RING_BYTES),
         set(
             fixed(maps::PROFILES, MapType::Array, 4, size_of::<Profile>(), capacities.profiles),

@@ -110,6 +110,12 @@ pub struct Contributions {
     pub endpoints: Risk,
     /// Response time deviation.
     pub deviation: Risk,
+    /// Requests.
+    #[serde(default)]
+    pub requests: Risk,
+    /// Anomalous requests.
+    #[serde(default)]
+    pub anomalous: Risk,
     /// Slow signals that the daemon adds.
     pub extra: Risk,
 }
@@ -117,12 +123,14 @@ pub struct Contributions {
 impl Contributions {
     /// Every term with its name, in the order of the contract.
     #[must_use]
-    pub const fn named(&self) -> [(&'static str, Risk); 5] {
+    pub const fn named(&self) -> [(&'static str, Risk); 7] {
         [
             ("auth", self.auth),
             ("volume", self.volume),
             ("endpoints", self.endpoints),
             ("deviation", self.deviation),
+            ("requests", self.requests),
+            ("anomalous", self.anomalous),
             ("extra", self.extra),
         ]
     }
@@ -142,6 +150,8 @@ impl From<risk::Terms> for Contributions {
             volume: Risk(terms.volume),
             endpoints: Risk(terms.endpoints),
             deviation: Risk(terms.deviation),
+            requests: Risk(terms.requests),
+            anomalous: Risk(terms.anomalous),
             extra: Risk(terms.extra),
         }
     }
@@ -286,7 +296,7 @@ impl From<risk::Signals> for Signals {
         Self {
             volume: signals.volume,
             unusual_endpoints: signals.unusual_endpoints,
-            auth_failures: signals.auth_failures,
+            auth_failures: signals.auth_failures_centi / 100,
             deviation_ms: f64::from(signals.deviation_100us) / 10.0,
         }
     }
