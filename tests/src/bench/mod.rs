@@ -13,6 +13,7 @@ mod program;
 mod row;
 mod scale;
 mod setup;
+mod signals;
 mod statistics;
 mod throughput;
 mod timing;
@@ -41,8 +42,9 @@ pub struct Options {
 type Bench = fn(&Options) -> Result<Vec<Row>>;
 
 /// All benches by name, in the order in which they run.
-const BENCHES: [(&str, Bench); 7] = [
+const BENCHES: [(&str, Bench); 8] = [
     ("program", program::run),
+    ("signals", signals::run),
     ("cgroup", cgroup::run),
     ("xdp", xdp::run),
     ("containment", containment::run),

@@ -13,7 +13,9 @@ use agentsec_common::maps::{
     TYPICAL,
 };
 use agentsec_common::policy::{Control, Mode, Policy, State};
-use agentsec_common::profile::{COUNT_INBOUND, COUNT_OUTBOUND, NO_LIMIT, PRESENT, Profile, Weights};
+use agentsec_common::profile::{
+    COUNT_INBOUND, COUNT_OUTBOUND, FOLLOW_FLOWS, JUDGE_REQUESTS, NO_LIMIT, PRESENT, Profile, Weights,
+};
 use agentsec_common::typical::{ACCEPTED, ANY_PROTOCOL, OPENED, PortRule, PortRules, ROW_BITS, TypicalKey};
 use agentsec_common::window::{BUCKETS, BucketClock, Moment, Step};
 use anyhow::{Context, Result, bail, ensure};
@@ -42,6 +44,8 @@ pub(super) enum Expected {
     Everything,
     /// Nothing, though no limit follows from it.
     Nothing,
+    /// Everything, and connections are followed: every signal is measured and judged.
+    EverythingFollowed,
 }
 
 impl Object {
@@ -91,11 +95,15 @@ impl Object {
     }
 
     fn expect(&mut self, expected: Expected) -> Result<()> {
-        let everything = expected == Expected::Everything;
+        let everything = expected != Expected::Nothing;
+        let follow = expected == Expected::EverythingFollowed;
         let profile = Profile {
             probe: Bucket::new(1_000_000_000, 1 << 31, 0),
             reserved: 0,
-            flags: PRESENT | COUNT_OUTBOUND | COUNT_INBOUND,
+            flags: PRESENT
+                | COUNT_OUTBOUND
+                | COUNT_INBOUND
+                | if follow { FOLLOW_FLOWS | JUDGE_REQUESTS } else { 0 },
             generation: 0,
             bucket_multiplier: BucketClock::for_window(WINDOW_NS).multiplier(),
             max_volume: NO_LIMIT,
