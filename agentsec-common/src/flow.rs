@@ -42,10 +42,14 @@ pub const fn fold(address: &Address) -> u32 {
     address[0] ^ address[1] ^ address[2] ^ address[3]
 }
 
-/// Value of [`FLOWS`](crate::maps::FLOWS): two cache lines.
+/// Value of [`FLOWS`](crate::maps::FLOWS): three cache lines, of which most packets touch two.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Flow {
+    /// [`Settled`].
+    pub settled: u64,
+    /// An [`EndpointKind`](crate::endpoint::EndpointKind): who opened it.
+    pub kind: u64,
     /// [`Sent`]; the agent's.
     pub sent: u64,
     /// [`Asked`]; the agent's.
@@ -58,25 +62,45 @@ pub struct Flow {
     pub answered: u64,
     /// [`Statuses`]; the remote's.
     pub statuses: u64,
-    /// Coarse monotonic nanoseconds of the latest packet that was followed.
+    /// Coarse monotonic nanoseconds of the latest packet.
     pub last_seen_ns: u64,
-    /// The same of the first.
-    pub first_seen_ns: u64,
-    /// Wire bytes of packets with payload, by [`Direction`](crate::agent::Direction).
-    pub bytes: [u64; 2],
-    /// The agent's address.
-    pub local: Address,
-    /// An [`EndpointKind`](crate::endpoint::EndpointKind): who opened it.
-    pub kind: u64,
     /// Samples of answers that were sent; the remote's.
     pub samples: u64,
+    /// Wire bytes that passed once the entry was there, by [`Direction`](crate::agent::Direction).
+    pub bytes: [u64; 2],
+    /// Packets, likewise.
+    pub packets: [u64; 2],
+    /// What of [`Self::bytes`] its endpoint has been told.
+    pub told_bytes: [u64; 2],
+    /// What of [`Self::packets`] its endpoint has been told.
+    pub told_packets: [u64; 2],
+    /// Coarse monotonic nanoseconds of the first packet.
+    pub first_seen_ns: u64,
+    /// The agent's address.
+    pub local: Address,
     /// Sum of response times, nanoseconds; the remote's.
     pub response_ns: u64,
     /// Response times in that sum; the remote's.
     pub responses: u64,
+    /// Explicit padding to whole cache lines.
+    pub reserved: [u64; 1],
 }
 
-const _: () = assert!(size_of::<Flow>() == 128);
+const _: () = assert!(size_of::<Flow>() == 192);
+
+/// That a connection's endpoint is typical of a profile, and was told of the connection within this second (2^30 ns). As
+/// long as that holds, its packets need not look at the endpoint.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Settled;
+
+impl Settled {
+    /// As stored: of the profile with this [tag](crate::profile::Profile::tag), at this time. Never zero.
+    #[inline(always)]
+    #[must_use]
+    pub const fn to_word(tag: u32, now_ns: u64) -> u64 {
+        (tag as u64) << 32 | (now_ns >> 30) as u32 as u64 | 1 << 31
+    }
+}
 
 /// What is spoken on a connection, told by the agent's first words.
 #[repr(u8)]

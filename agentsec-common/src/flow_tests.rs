@@ -224,6 +224,15 @@ fn words_keep_their_parts_apart() {
     assert!(statuses.has_heard() && statuses.is_reached() && !statuses.is_tunnel());
 }
 
+#[test]
+fn a_connection_is_settled_for_a_profile_and_a_second() {
+    let word = Settled::to_word(7, 5 << 30);
+    assert_ne!(Settled::to_word(0, 0), 0);
+    assert_eq!(word, Settled::to_word(7, (6 << 30) - 1));
+    assert_ne!(word, Settled::to_word(8, 5 << 30));
+    assert_ne!(word, Settled::to_word(7, 6 << 30));
+}
+
 #[derive(Clone, Debug)]
 enum Step {
     Agent { back: u32, payload: u32, pushed: bool, start: u8 },

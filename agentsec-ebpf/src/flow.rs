@@ -7,12 +7,11 @@
 use aya_ebpf::bindings::{__sk_buff, BPF_NOEXIST};
 use aya_ebpf::helpers::bpf_ktime_get_ns;
 
-use agentsec_common::agent::Direction;
 use agentsec_common::auth::AuthKind;
-use agentsec_common::endpoint::EndpointKind;
+use agentsec_common::endpoint::{Endpoint, EndpointKey, EndpointKind};
 use agentsec_common::flow::{
     Answered, Asked, Asking, Flow, FlowKey, Hears, Language, Line, Requests, Reset, Says, Segment, Sent,
-    Start, Statuses, fold, reset,
+    Settled, Start, Statuses, fold, reset,
 };
 use agentsec_common::packet::{Class, Role, protocol, tcp};
 use agentsec_common::payload::{
@@ -21,8 +20,9 @@ use agentsec_common::payload::{
 use agentsec_common::profile::{FOLLOW_FLOWS, Profile};
 use agentsec_common::sample::{SAMPLES_HTTP2, SAMPLES_OTHER};
 
+use crate::account::Seen;
 use crate::case::Case;
-use crate::maps::{FLOWS, LEDGER, NO_FLOW, POLICY, PROFILES};
+use crate::maps::{ENDPOINTS, FLOWS, LEDGER, NO_FLOW, POLICY, PROFILES};
 use crate::payload::{First, agentsec_http2, agentsec_sample, first, pack};
 use crate::signals::{agentsec_auth_failed, agentsec_requested, agentsec_responded};
 use crate::words::{add, load, replace, store};
@@ -110,46 +110,128 @@ mod act {
     pub const NUMBER_SHIFT: u32 = 32;
 }
 
-/// Follows a packet's connection.
+/// The packet's connection, if connections are followed and it is known; null otherwise. What opens one is looked at
+/// more closely.
+#[inline(always)]
+pub fn find(case: &Case, profile: &Profile) -> *mut Flow {
+    let headers = &case.headers;
+    let followed = profile.flags & FOLLOW_FLOWS != 0
+        && matches!(headers.class, Class::Ipv4 | Class::Ipv6)
+        && (matches!(headers.protocol, protocol::UDP) || is_tcp(case) && headers.tcp_flags & tcp::SYN == 0);
+    if !followed {
+        return core::ptr::null_mut();
+    }
+    FLOWS.get_ptr_mut(&key_of(case)).unwrap_or(core::ptr::null_mut())
+}
+
+/// Whether a connection speaks for its endpoint: see [`Settled`].
+#[inline(always)]
+pub fn is_settled(entry: *const Flow, case: &Case) -> bool {
+    // SAFETY: a live map value.
+    load(unsafe { &raw const (*entry).settled }) == Settled::to_word(case.profile_tag, case.now_ns)
+}
+
+/// Who opened a connection.
+#[inline(always)]
+pub fn kind(entry: *const Flow) -> u8 {
+    // SAFETY: a live map value.
+    load(unsafe { &raw const (*entry).kind }) as u8
+}
+
+/// Tells a connection's endpoint of it, and lets it speak for the endpoint if that is typical.
+#[inline(always)]
+pub fn settle(entry: *mut Flow, case: &Case, seen: &Seen) {
+    if seen.entry.is_null() || kind(entry) != case.endpoint_kind {
+        return;
+    }
+    tell(entry, seen.entry, case.now_ns);
+    if seen.typical {
+        // SAFETY: a live map value.
+        store(unsafe { &raw mut (*entry).settled }, Settled::to_word(case.profile_tag, case.now_ns));
+    }
+}
+
+/// Tells an endpoint what has passed on a connection since it was last told.
+#[inline(always)]
+fn tell(entry: *mut Flow, endpoint: *mut Endpoint, now_ns: u64) {
+    for direction in 0..2 {
+        // SAFETY: live map values, and the direction is zero or one.
+        unsafe {
+            tell_one(
+                (&raw const (*entry).bytes).cast::<u64>().add(direction),
+                (&raw mut (*entry).told_bytes).cast::<u64>().add(direction),
+                (&raw mut (*endpoint).bytes).cast::<u64>().add(direction),
+            );
+            tell_one(
+                (&raw const (*entry).packets).cast::<u64>().add(direction),
+                (&raw mut (*entry).told_packets).cast::<u64>().add(direction),
+                (&raw mut (*endpoint).packets).cast::<u64>().add(direction),
+            );
+        }
+    }
+    // SAFETY: a live map value.
+    store(unsafe { &raw mut (*endpoint).last_seen_ns }, now_ns);
+}
+
+/// Only who moves what was told adds the difference.
+#[inline(always)]
+fn tell_one(passed: *const u64, told: *mut u64, total: *mut u64) {
+    let (passed, before) = (load(passed), load(told));
+    if passed != before && replace(told, before, passed) {
+        add(total, passed.wrapping_sub(before));
+    }
+}
+
+/// Counts a packet that passes.
+#[inline(always)]
+pub fn passed(entry: *mut Flow, case: &Case) {
+    let direction = (case.inbound & 1) as usize;
+    // SAFETY: a live map value, and the direction is zero or one.
+    unsafe {
+        add((&raw mut (*entry).bytes).cast::<u64>().add(direction), case.bytes);
+        add((&raw mut (*entry).packets).cast::<u64>().add(direction), case.packets);
+        store(&raw mut (*entry).last_seen_ns, case.now_ns);
+    }
+}
+
+/// Follows a packet's connection, which was found to be `found`, or null. One, when it is over.
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub extern "C" fn agentsec_follow(skb: *mut __sk_buff, case: *const Case) -> i32 {
+pub extern "C" fn agentsec_follow(skb: *mut __sk_buff, case: *const Case, found: *mut Flow) -> i32 {
     // SAFETY: the verifier checks that callers pass a whole case.
     let Some(case) = (unsafe { case.as_ref() }) else { return 0 };
-    let key = key_of(case);
-    let known = match FLOWS.get_ptr_mut(&key) {
-        // The ports are used again.
-        Some(entry) if opens(case) && is_another(entry, case) => {
-            end(case, &key);
-            None
-        }
-        known => known,
-    };
-    let entry = match known {
-        Some(entry) => entry,
-        None => {
-            // A reset or an end is no begin.
-            if case.headers.tcp_flags & (tcp::RST | tcp::FIN) != 0 && !case.headers.has_payload {
-                return 0;
-            }
-            agentsec_new_flow(case, &key);
-            match FLOWS.get_ptr_mut(&key) {
-                Some(entry) => entry,
-                None => return 0,
-            }
-        }
-    };
-    seen(entry, case);
+    let entry = if found.is_null() { taken_up(case) } else { found };
+    if entry.is_null() {
+        return 0;
+    }
     let read = if is_read_first(entry, case) { agentsec_read(skb, case, load_sent(entry).0) } else { 0 };
     let todo =
         if case.inbound != 0 { agentsec_hear(case, entry, read) } else { agentsec_say(case, entry, read) };
     if todo & !act::END != 0 {
         carry_out(skb, case, entry, todo);
     }
-    if todo & act::END != 0 {
-        end(case, &key);
+    (todo & act::END != 0) as i32
+}
+
+/// A connection that was not found: it opens, or is taken up where it is. Null when there is no room for it.
+#[inline(always)]
+fn taken_up(case: &Case) -> *mut Flow {
+    let key = key_of(case);
+    let known = FLOWS.get_ptr_mut(&key);
+    if let Some(entry) = known
+        && !(opens(case) && is_another(entry, case))
+    {
+        return entry;
     }
-    0
+    if known.is_some() {
+        // The ports are used again.
+        agentsec_end(case);
+    } else if case.headers.tcp_flags & (tcp::RST | tcp::FIN) != 0 && !case.headers.has_payload {
+        // A reset or an end is no begin.
+        return core::ptr::null_mut();
+    }
+    agentsec_new_flow(case, &key);
+    FLOWS.get_ptr_mut(&key).unwrap_or(core::ptr::null_mut())
 }
 
 #[inline(always)]
@@ -236,26 +318,32 @@ fn is_another(entry: *const Flow, case: &Case) -> bool {
     is_opened(entry) != by_agent || by_agent && load_sent(entry).end() != segment_of(case).end()
 }
 
-#[inline(always)]
-fn seen(entry: *mut Flow, case: &Case) {
-    // SAFETY: a live map value, and the direction is zero or one.
-    unsafe {
-        store(&raw mut (*entry).last_seen_ns, case.now_ns);
-        if case.headers.has_payload {
-            add((&raw mut (*entry).bytes).cast::<u64>().add((case.inbound & 1) as usize), case.bytes);
-        }
+/// Removes a connection that has ended, of which its endpoint is told first.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn agentsec_end(case: *const Case) -> i32 {
+    // SAFETY: the verifier checks that callers pass a whole case.
+    let Some(case) = (unsafe { case.as_ref() }) else { return 0 };
+    let key = key_of(case);
+    let (Some(entry), Some(ledger)) = (FLOWS.get_ptr_mut(&key), LEDGER.get_ptr_mut(case.slot)) else {
+        return 0;
+    };
+    let opened = is_opened(entry);
+    let endpoint = EndpointKey {
+        slot: key.slot,
+        port: if opened { key.remote_port } else { key.local_port },
+        protocol: key.protocol as u8,
+        kind: if opened { EndpointKind::Opened as u8 } else { EndpointKind::Accepted as u8 },
+        remote: key.remote,
+    };
+    if let Some(endpoint) = ENDPOINTS.get_ptr_mut(&endpoint) {
+        tell(entry, endpoint, case.now_ns);
     }
-}
-
-/// Removes a connection that has ended.
-#[inline(always)]
-fn end(case: &Case, key: &FlowKey) {
-    if FLOWS.remove(key).is_ok()
-        && let Some(ledger) = LEDGER.get_ptr_mut(case.slot)
-    {
+    if FLOWS.remove(&key).is_ok() {
         // SAFETY: a live map value.
         add(unsafe { &raw mut (*ledger).flows_ended }, 1);
     }
+    0
 }
 
 /// Makes an entry for a connection, if the agent has room for it.
@@ -315,6 +403,7 @@ fn begin(entry: *mut Flow, case: &Case, read: bool) {
     unsafe {
         store(&raw mut (*entry).kind, case.endpoint_kind as u64);
         store(&raw mut (*entry).first_seen_ns, case.now_ns);
+        store(&raw mut (*entry).last_seen_ns, case.now_ns);
         (&raw mut (*entry).local).write(if case.inbound != 0 {
             case.headers.destination
         } else {

@@ -123,7 +123,7 @@ fn settle(
 ) -> Verdict {
     account::classified(counters, case);
     let seen = match case.headers.role {
-        Role::Endpoint => account::endpoint(case),
+        Role::Endpoint => account::seen(case, words.profile),
         _ => Seen::NONE,
     };
     let first = verdict(state, control.mode, is_allowed_on_probation(case, &seen));
@@ -146,9 +146,10 @@ fn settle(
     if account::counts_as_unusual(case, &seen) {
         account::agentsec_unusual(case, seen.entry);
     }
+    let mut is_over = false;
     if flow::concerns(case, words.profile) {
         case.typical = seen.typical as u8;
-        flow::agentsec_follow(skb, case);
+        is_over = flow::agentsec_follow(skb, case, seen.flow) != 0;
     }
     let judged = !matches!(control.mode, Mode::Exempt) && !matches!(state, State::Open);
     let crossed = judge::weigh(case, words, judged);
@@ -158,7 +159,10 @@ fn settle(
         (Verdict::WouldDrop, _) | (_, Verdict::WouldDrop) => account::would_drop(counters, case),
         _ => {}
     }
-    account::passed(counters, case, seen.entry);
+    account::passed(counters, case, &seen);
+    if is_over {
+        flow::agentsec_end(case);
+    }
     Verdict::Pass
 }
 
