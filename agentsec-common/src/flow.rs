@@ -13,33 +13,59 @@
 
 use crate::agent::Slot;
 use crate::endpoint::Address;
-use crate::packet::tcp;
+use crate::packet::{protocol, tcp};
 
-/// Key of [`FLOWS`](crate::maps::FLOWS).
+/// Key of [`FLOWS`](crate::maps::FLOWS): six words, which the kernel hashes in two steps.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct FlowKey {
-    /// The agent.
-    pub slot: Slot,
+    /// See [`Self::new`].
+    who: u32,
     /// The agent's port, host byte order.
     pub local_port: u16,
     /// The remote's port, host byte order.
     pub remote_port: u16,
     /// The remote's address.
     pub remote: Address,
-    /// The agent's address, [folded](fold): agents with many addresses may use one port with one remote twice.
-    pub local: u32,
-    /// IP protocol number.
-    pub protocol: u32,
 }
 
-const _: () = assert!(size_of::<FlowKey>() == 32);
+const _: () = assert!(size_of::<FlowKey>() == 24);
 
-/// An address in a word.
-#[inline(always)]
-#[must_use]
-pub const fn fold(address: &Address) -> u32 {
-    address[0] ^ address[1] ^ address[2] ^ address[3]
+const SLOT_BITS: u32 = 16;
+const UDP: u32 = 1 << SLOT_BITS;
+
+impl FlowKey {
+    /// The key of a TCP or UDP connection of an agent, of which there are at most 65,536, with ports of the agent and the
+    /// remote.
+    ///
+    /// ```text
+    /// bit 0..16 slot | 16 UDP | 17..32 the agent's address, folded
+    /// ```
+    ///
+    /// The agent's address is folded in, since one with many addresses may use one port with one remote twice.
+    #[inline(always)]
+    #[must_use]
+    pub const fn new(slot: Slot, protocol: u8, local: &Address, ports: (u16, u16), remote: Address) -> Self {
+        let folded = local[0] ^ local[1] ^ local[2] ^ local[3];
+        let udp = if protocol == protocol::UDP { UDP } else { 0 };
+        // The last bits of an address tell hosts of a network apart, wherever they lie in memory.
+        let who = slot & (UDP - 1) | udp | (folded ^ folded << 16) & !(2 * UDP - 1);
+        Self { who, local_port: ports.0, remote_port: ports.1, remote }
+    }
+
+    /// The agent.
+    #[inline(always)]
+    #[must_use]
+    pub const fn slot(&self) -> Slot {
+        self.who & (UDP - 1)
+    }
+
+    /// IP protocol number.
+    #[inline(always)]
+    #[must_use]
+    pub const fn protocol(&self) -> u8 {
+        if self.who & UDP != 0 { protocol::UDP } else { protocol::TCP }
+    }
 }
 
 /// Value of [`FLOWS`](crate::maps::FLOWS): three cache lines, of which most packets touch two.

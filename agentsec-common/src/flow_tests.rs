@@ -225,6 +225,18 @@ fn words_keep_their_parts_apart() {
 }
 
 #[test]
+fn a_key_tells_agent_protocol_and_addresses_apart() {
+    let [a, b] = [[0, 0, crate::endpoint::MAPPED, 0x0200_090a], [0, 0, crate::endpoint::MAPPED, 0x0300_090a]];
+    let key = |slot, protocol, local| FlowKey::new(slot, protocol, local, (40_000, 443), b);
+    let tcp = key(65_535, protocol::TCP, &a);
+    assert_eq!((tcp.slot(), tcp.protocol()), (65_535, protocol::TCP));
+    let udp = key(7, protocol::UDP, &a);
+    assert_eq!((udp.slot(), udp.protocol()), (7, protocol::UDP));
+    assert_ne!(key(7, protocol::UDP, &a), key(7, protocol::UDP, &b));
+    assert_ne!(key(7, protocol::UDP, &a), key(7, protocol::TCP, &a));
+}
+
+#[test]
 fn a_connection_is_settled_for_a_profile_and_a_second() {
     let word = Settled::to_word(7, 5 << 30);
     assert_ne!(Settled::to_word(0, 0), 0);

@@ -35,7 +35,7 @@ pub struct Sample {
     pub bytes: [u8; SAMPLE_BYTES],
 }
 
-const _: () = assert!(size_of::<Sample>() == 312);
+const _: () = assert!(size_of::<Sample>() == 304);
 
 /// Value of [`RESPONSES`](crate::maps::RESPONSES): how an endpoint answers, since its first answer.
 #[repr(C)]

@@ -14,9 +14,9 @@ use agentsec_common::typical::{ROW_BITS, TypicalKey};
 use agentsec_common::window::Stamp;
 
 use crate::case::Case;
-use crate::{emit, flow};
 use crate::maps::{ENDPOINTS, LEDGER, POLICY, PROFILES, TYPICAL};
 use crate::words::{self, add, load, replace, store};
+use crate::{emit, flow};
 
 /// The endpoint of a packet.
 pub struct Seen {

@@ -11,7 +11,7 @@ use agentsec_common::auth::AuthKind;
 use agentsec_common::endpoint::{Endpoint, EndpointKey, EndpointKind};
 use agentsec_common::flow::{
     Answered, Asked, Asking, Flow, FlowKey, Hears, Language, Line, Requests, Reset, Says, Segment, Sent,
-    Settled, Start, Statuses, fold, reset,
+    Settled, Start, Statuses, reset,
 };
 use agentsec_common::packet::{Class, Role, protocol, tcp};
 use agentsec_common::payload::{
@@ -57,14 +57,9 @@ pub fn concerns(case: &Case, profile: &Profile) -> bool {
 #[inline(always)]
 pub fn key_of(case: &Case) -> FlowKey {
     let remote = case.headers.remote(case.direction());
-    FlowKey {
-        slot: case.slot,
-        local_port: remote.local_port,
-        remote_port: remote.port,
-        remote: remote.address,
-        local: fold(if case.inbound != 0 { &case.headers.destination } else { &case.headers.source }),
-        protocol: case.headers.protocol as u32,
-    }
+    let local = if case.inbound != 0 { &case.headers.destination } else { &case.headers.source };
+    let ports = (remote.local_port, remote.port);
+    FlowKey::new(case.slot, case.headers.protocol, local, ports, remote.address)
 }
 
 #[inline(always)]
@@ -330,9 +325,9 @@ pub extern "C" fn agentsec_end(case: *const Case) -> i32 {
     };
     let opened = is_opened(entry);
     let endpoint = EndpointKey {
-        slot: key.slot,
+        slot: case.slot,
         port: if opened { key.remote_port } else { key.local_port },
-        protocol: key.protocol as u8,
+        protocol: case.headers.protocol,
         kind: if opened { EndpointKind::Opened as u8 } else { EndpointKind::Accepted as u8 },
         remote: key.remote,
     };

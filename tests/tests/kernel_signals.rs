@@ -50,7 +50,7 @@ fn sum(arena: &Arena, agent: &Agent, window: impl Fn(&Ledger) -> [u64; 8]) -> Re
 }
 
 fn flow_count(arena: &Arena, agent: &Agent) -> usize {
-    arena.maps.flows.keys().flatten().filter(|key| key.slot == agent.slot).count()
+    arena.maps.flows.keys().flatten().filter(|key| key.slot() == agent.slot).count()
 }
 
 #[test]
@@ -326,7 +326,7 @@ fn a_dns_answer_is_one_by_its_id() -> Result<()> {
     }
     let ledger = arena.maps.ledger(agent.slot)?;
     assert_eq!(ledger.requests_total, 2, "a query that is sent again is one");
-    let (_, found) = arena.maps.flows.iter().flatten().find(|(key, _)| key.slot == agent.slot).unwrap();
+    let (_, found) = arena.maps.flows.iter().flatten().find(|(key, _)| key.slot() == agent.slot).unwrap();
     assert_eq!(Sent(found.sent).spoken(), Language::Dns);
     Ok(())
 }
@@ -537,7 +537,7 @@ fn ports_that_are_used_again_are_another_connection() -> Result<()> {
     again.say(&arena, GET)?;
     again.hear(&arena, DENIED)?;
     assert_eq!(failures(&arena, &agent)?, [(Http401, 1)]);
-    let (_, found) = arena.maps.flows.iter().flatten().find(|(key, _)| key.slot == agent.slot).unwrap();
+    let (_, found) = arena.maps.flows.iter().flatten().find(|(key, _)| key.slot() == agent.slot).unwrap();
     assert_eq!((Sent(found.sent).spoken(), Asked(found.asked).count()), (Language::Http1, 1));
     assert_eq!((Answered(found.answered).count(), Statuses(found.statuses).latest()), (1, 401));
     Ok(())
@@ -558,7 +558,7 @@ fn what_is_spoken_with_http2_or_in_a_language_of_its_own_is_sampled() -> Result<
     let samples = arena.maps.samples()?;
     assert_eq!(samples.len(), 1);
     assert_eq!(
-        (samples[0].language, samples[0].ordinal, samples[0].flow.slot),
+        (samples[0].language, samples[0].ordinal, samples[0].flow.slot()),
         (Language::Http2 as u8, 0, agent.slot)
     );
     let headers = frame(1, b"\x48\x03401");

@@ -92,7 +92,7 @@ pub(super) fn shapes(capacities: &Capacities) -> Vec<Shape> {
         fixed(maps::COVERED, MapType::Hash, 8, 8, maps::COVERED_CAPACITY),
         agents(maps::TIMES, MapType::Array, 1024),
         fixed(maps::SAMPLES, MapType::RingBuf, 0, 0, maps::SAMPLE_RING_BYTES),
-        fixed(maps::FLOWS, MapType::Hash, 32, 192, maps::FLOW_CAPACITY),
+        fixed(maps::FLOWS, MapType::Hash, 24, 192, maps::FLOW_CAPACITY),
         fixed(maps::RESPONSES, MapType::Hash, 24, 272, capacities.endpoints),
         fixed(maps::NOTICES, MapType::RingBuf, 0, 0, maps::NOTICE_RING_BYTES),
         set(
