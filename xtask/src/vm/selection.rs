@@ -63,7 +63,7 @@ const fn without_tcx(test: &'static str) -> Without {
 pub const SLOW: &str = "only with a filter: slow here, and they ask nothing of the kernel that others do not";
 
 /// Every test program.
-const ROWS: [Row; 35] = [
+const ROWS: [Row; 36] = [
     Row {
         program: "daemon_interfaces",
         plan: Plan::Some(&[
@@ -111,6 +111,7 @@ const ROWS: [Row; 35] = [
     run("kernel_endpoints"),
     run("kernel_limits"),
     run("kernel_notices"),
+    run("kernel_signals"),
     Row {
         program: "kernel_doors",
         plan: Plan::Run,
