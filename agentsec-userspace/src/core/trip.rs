@@ -114,7 +114,7 @@ fn signals_of(record: &TripRecord) -> Signals {
         requests: record.requests,
         anomalous_requests: record.anomalous_requests,
         deviation_100us: record.deviation_100us,
-        extra_milli: record.terms[4],
+        extra_milli: record.terms[6],
     }
 }
 

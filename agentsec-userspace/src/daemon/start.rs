@@ -122,6 +122,7 @@ fn capacities(config: &Config) -> Capacities {
         profiles: config.daemon.max_profiles,
         typical_prefixes: config.daemon.max_typical_prefixes,
         endpoints: config.daemon.max_endpoints,
+        flows: config.daemon.max_flows,
     }
 }
 
