@@ -1,0 +1,21 @@
+//! Real servers that answer by a script, and clients that measure what they see.
+//!
+//! Where [`traffic`](crate::traffic) makes amounts, this makes conversations: every answer, its delay and its cut into
+//! segments is what the test wrote down, and the client says what it saw and when. Everything runs inside a
+//! given namespace, ends with its time or when it is dropped, and takes no more than so many connections at once.
+//!
+//! * [`service`]: listening, and a thread for each connection; [`stream`]: a connection that knows where its segments end.
+//! * [`http_server`] answers HTTP/1.1 by a script of [`http_answer`]s; [`http_probe`] asks and measures.
+//! * [`delays`]: how long a slow server takes for each answer. (A server that reads and never answers is a
+//!   [`TcpSink`](crate::traffic::tcp::TcpSink), or an HTTP one with [`Answer::never`](http_answer::Answer::never).)
+//! * [`ports`] refuse and reset, and a client counts how it was turned away.
+//! * [`segments`]: what a capture saw, as TCP segments.
+
+pub mod delays;
+pub mod http_answer;
+pub mod http_probe;
+pub mod http_server;
+pub mod ports;
+pub mod segments;
+pub mod service;
+pub mod stream;
