@@ -31,6 +31,7 @@ pub mod settings;
 #[cfg(test)]
 mod tests;
 pub mod time;
+pub mod totals;
 mod trip;
 pub mod tripped;
 pub mod view;

@@ -7,7 +7,7 @@
 use super::agent::{Agent, DraftedTrip, PendingTrip, Why, signals_json};
 use super::breaker::{Breaker, Transition};
 use super::command::Command;
-use super::draft::EventKind;
+use super::draft::{EventKind, centi};
 use super::guard::Guard;
 use super::input::Observation;
 use super::persist;
@@ -158,8 +158,8 @@ pub(super) fn reason(
         ),
         Some(Cause::AuthLimit) => format!(
             "{} failed authentications exceed max_auth_failures of {}",
-            signals.auth_failures_centi / 100,
-            profile.max_auth_failures_centi / 100
+            centi(signals.auth_failures_centi),
+            centi(profile.max_auth_failures_centi)
         ),
         Some(Cause::Risk) => format!(
             "risk of {} exceeds quarantine_threshold of {}",

@@ -12,7 +12,14 @@ use aya::maps::{HashMap, MapData, PerCpuArray, PerCpuValues};
 use super::words::{Access, MappedArray};
 use super::{array_data, take};
 
-const LEDGER_WORDS: usize = size_of::<Ledger>() / 8;
+/// Words of a ledger.
+pub(crate) const LEDGER_WORDS: usize = size_of::<Ledger>() / 8;
+
+/// A ledger of its words.
+pub(crate) const fn ledger_of(words: [u64; LEDGER_WORDS]) -> Ledger {
+    // SAFETY: the same size, and a ledger is integers only.
+    unsafe { std::mem::transmute::<[u64; LEDGER_WORDS], Ledger>(words) }
+}
 
 /// The reader of the kernel's words.
 pub struct Collector {
@@ -40,9 +47,7 @@ impl Collector {
     /// The agent's ledger. Its words are each whole; a trip record is whole when it names the ledger's trip.
     #[must_use]
     pub fn ledger(&self, slot: Slot) -> Ledger {
-        let words = self.ledger.load::<LEDGER_WORDS>(slot);
-        // SAFETY: the same size, and a ledger is integers only.
-        unsafe { std::mem::transmute::<[u64; LEDGER_WORDS], Ledger>(words) }
+        ledger_of(self.ledger.load(slot))
     }
 
     /// The agent's counters, over all CPUs.
