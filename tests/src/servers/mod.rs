@@ -9,13 +9,20 @@
 //! * [`delays`]: how long a slow server takes for each answer. (A server that reads and never answers is a
 //!   [`TcpSink`](crate::traffic::tcp::TcpSink), or an HTTP one with [`Answer::never`](http_answer::Answer::never).)
 //! * [`ports`] refuse and reset, and a client counts how it was turned away.
+//! * [`tls`] servers require a certificate of an authority in [`certificates`], and clients tell which alert they got.
+//! * [`dns`]: a responder that is slow, loses answers or knows no name, and a client.
+//! * [`statistics`]: what a client's measurements come to.
 //! * [`segments`]: what a capture saw, as TCP segments.
 
+pub mod certificates;
 pub mod delays;
+pub mod dns;
 pub mod http_answer;
 pub mod http_probe;
 pub mod http_server;
 pub mod ports;
 pub mod segments;
 pub mod service;
+pub mod statistics;
 pub mod stream;
+pub mod tls;

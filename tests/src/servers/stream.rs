@@ -1,7 +1,7 @@
 //! A TCP connection that ends with its time, and that knows when its bytes have left.
 
 use std::io::{self, ErrorKind, Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::os::fd::AsRawFd;
 use std::time::Duration;
 
@@ -59,6 +59,11 @@ impl Peer {
             // SAFETY: the descriptor is an open TCP socket, and the integer lives through the call.
             unsafe { queue::bytes_not_acknowledged(fd, count) }
         })
+    }
+
+    /// Says that nothing more will be written.
+    pub fn close_writing(&self) -> io::Result<()> {
+        self.stream.shutdown(Shutdown::Write)
     }
 
     /// Waits until the other side closes; what it still says is thrown away.
