@@ -4,7 +4,7 @@ use std::ops::Range;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::{Duration, Instant};
 
-use agentsec_common::agent::{Identity, Slot};
+use agentsec_common::agent::{Direction, Identity, Slot};
 use agentsec_common::bucket::Bucket;
 use agentsec_common::counters::Counters;
 use agentsec_common::ledger::Ledger;
@@ -21,7 +21,8 @@ use agentsec_common::window::{BUCKETS, BucketClock, Moment, Step};
 use anyhow::{Context, Result, bail, ensure};
 use aya::maps::lpm_trie::Key;
 use aya::maps::{Array, LpmTrie, PerCpuArray};
-use aya::programs::{Program, ProgramType};
+use aya::programs::tc::TcAttachOptions;
+use aya::programs::{LinkOrder, Program, ProgramType, SchedClassifier, TcAttachType};
 use aya::sys::{BpfHelper, is_helper_supported};
 use aya::{Ebpf, EbpfLoader};
 use nix::time::{ClockId, clock_gettime};
@@ -35,6 +36,13 @@ pub(super) struct Object {
     ebpf: Ebpf,
     /// What the kernel's verifier and compiler took for one program.
     pub(super) load_time: Duration,
+}
+
+/// How often programs have run, and for how long.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Runs {
+    pub(super) ns: u64,
+    pub(super) count: u64,
 }
 
 /// What is expected of the agents.
@@ -155,6 +163,37 @@ impl Object {
             ledger.set(slot, words, 0)?;
         }
         Ok(())
+    }
+
+    /// Makes an interface of this namespace the one of an agent.
+    pub(super) fn own(&mut self, interface: &str, slot: Slot) -> Result<()> {
+        let index = nix::net::if_::if_nametoindex(interface).with_context(|| interface.to_owned())?;
+        let mut identity: Array<_, u64> = self.map(IDENTITY_NEAR)?.try_into()?;
+        identity.set(index, Identity::of(slot).to_word(), 0).context("naming the interface's agent")
+    }
+
+    /// Attaches the program of a direction to an interface of this namespace, for as long as the object lives.
+    pub(super) fn attach(&mut self, interface: &str, direction: Direction) -> Result<()> {
+        let (name, hook) = match direction {
+            Direction::Outbound => (PROGRAM_OUTBOUND, TcAttachType::Ingress),
+            Direction::Inbound => (PROGRAM_INBOUND, TcAttachType::Egress),
+        };
+        let program: &mut SchedClassifier =
+            self.ebpf.program_mut(name).with_context(|| format!("no program {name}"))?.try_into()?;
+        let options = TcAttachOptions::TcxOrder(LinkOrder::first());
+        program.attach_with_options(interface, hook, options).with_context(|| interface.to_owned())?;
+        Ok(())
+    }
+
+    /// How often its programs of interfaces have run and for how long, while the kernel times them.
+    pub(super) fn runs(&self) -> Result<Runs> {
+        let mut runs = Runs::default();
+        for name in [PROGRAM_OUTBOUND, PROGRAM_INBOUND] {
+            let info = self.ebpf.program(name).with_context(|| format!("no program {name}"))?.info()?;
+            runs.ns += u64::try_from(info.run_time().as_nanos())?;
+            runs.count += info.run_count();
+        }
+        Ok(runs)
     }
 
     /// One of its maps.

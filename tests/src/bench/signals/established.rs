@@ -1,24 +1,19 @@
-//! What the signals of connections cost: response times, failed authentications, requests.
+//! One segment of an established connection, again and again.
+
+use std::os::fd::AsFd;
 
 use agentsec_common::maps::{PROGRAM_INBOUND, PROGRAM_OUTBOUND};
 use agentsec_common::policy::State;
 use anyhow::{Result, ensure};
 
-use super::Options;
-use super::object::{Expected, Object};
-use super::program::{frame, stop};
-use super::row::Row;
-use super::timing::{Rounds, Subject, alternate};
-use super::yardstick::{self, By, Layer, NEXT, SHOT};
-use std::os::fd::AsFd;
+use super::super::object::{Expected, Object};
+use super::super::program::{frame, stop};
+use super::super::row::Row;
+use super::super::timing::{Rounds, Subject, alternate};
+use super::super::yardstick::{self, By, Layer, NEXT, SHOT};
+use super::{MINIMAL_TARGET, NONE_TARGET};
 
-/// Against the same packets without these signals.
-const NONE_TARGET: f64 = 1.5;
-/// Against the minimal program.
-const MINIMAL_TARGET: f64 = 3.0;
-
-/// Measures.
-pub(super) fn run(_options: &Options) -> Result<Vec<Row>> {
+pub(super) fn rows() -> Result<Vec<Row>> {
     let mut rows = established(PROGRAM_OUTBOUND, "outbound")?;
     rows.extend(established(PROGRAM_INBOUND, "inbound")?);
     Ok(rows)
@@ -30,10 +25,10 @@ fn established(program: &'static str, way: &str) -> Result<Vec<Row>> {
     let mut all = Object::load(bytes, 1, State::Closed, Expected::EverythingFollowed)?;
     let stop = stop(0, 0);
     let minimal = yardstick::minimal(Layer::Frame, By::Source, &[stop.source.into()])?;
-    let frame = frame(&stop, program == PROGRAM_INBOUND);
+    // The minimal program looks up a source address, which is the agent's on its way out.
+    let (outbound, frame) = (frame(&stop, false), frame(&stop, program == PROGRAM_INBOUND));
     let bare = yardstick::empty(Layer::Frame)?;
     let of = |program, verdict| Subject { program, frame: &frame, verdict };
-    let outbound = super::program::frame(&stop, false);
     let rounds = alternate([
         of(bare.as_fd(), NEXT),
         Subject { program: minimal.as_fd(), frame: &outbound, verdict: SHOT },
