@@ -6,6 +6,7 @@
 //!
 //! * [`service`]: listening, and a thread for each connection; [`stream`]: a connection that knows where its segments end.
 //! * [`http_server`] answers HTTP/1.1 by a script of [`http_answer`]s; [`http_probe`] asks and measures.
+//! * [`http2`]: the same in the clear with prior knowledge, gRPC's own statuses among it.
 //! * [`delays`]: how long a slow server takes for each answer. (A server that reads and never answers is a
 //!   [`TcpSink`](crate::traffic::tcp::TcpSink), or an HTTP one with [`Answer::never`](http_answer::Answer::never).)
 //! * [`ports`] refuse and reset, and a client counts how it was turned away.
@@ -17,6 +18,7 @@
 pub mod certificates;
 pub mod delays;
 pub mod dns;
+pub mod http2;
 pub mod http_answer;
 pub mod http_probe;
 pub mod http_server;
