@@ -13,11 +13,13 @@
 //! * [`tls`] servers require a certificate of an authority in [`certificates`], and clients tell which alert they got.
 //! * [`dns`]: a responder that is slow, loses answers or knows no name, and a client.
 //! * [`statistics`]: what a client's measurements come to.
+//! * [`hostile`]: a server that has no kernel to keep it honest, and segments and datagrams of somebody in between.
 //! * [`segments`]: what a capture saw, as TCP segments.
 
 pub mod certificates;
 pub mod delays;
 pub mod dns;
+pub mod hostile;
 pub mod http2;
 pub mod http_answer;
 pub mod http_probe;
