@@ -18,6 +18,7 @@ pub mod command;
 pub mod draft;
 pub mod engine;
 mod explain;
+pub mod flows;
 mod group;
 pub mod guard;
 pub mod input;
@@ -28,6 +29,7 @@ pub mod persist;
 pub mod place;
 pub mod protocol;
 pub mod settings;
+pub mod slow;
 #[cfg(test)]
 mod tests;
 pub mod time;

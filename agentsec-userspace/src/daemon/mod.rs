@@ -8,6 +8,7 @@ mod attach;
 mod bells;
 mod endpoints;
 mod execute;
+mod flows;
 mod networks;
 mod observe;
 mod operate;
@@ -21,6 +22,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use agentsec_common::notice::{Notice, NoticeKind};
+use agentsec_common::sample::Sample;
 use anyhow::{Context, Result};
 use serde_json::json;
 use tokio::signal::unix::{SignalKind, signal};
@@ -38,6 +40,7 @@ use crate::record::{Journal, JsonLines};
 use agents::Row;
 use attach::cgroups::Cgroups;
 use bells::{Bells, Rung};
+use flows::Flows;
 use networks::Networks;
 use roster::Roster;
 use state::StateFile;
@@ -50,6 +53,8 @@ const REPAIR_NS: u64 = 5_000_000_000;
 
 /// Notices handled before anything else gets its turn.
 const NOTICES_PER_TURN: usize = 256;
+/// The same of samples.
+const SAMPLES_PER_TURN: usize = 64;
 
 /// Everything that the loop owns.
 struct Daemon {
@@ -67,6 +72,8 @@ struct Daemon {
     alerts: Vec<String>,
     cgroups: Cgroups,
     networks: Networks,
+    flows: Flows,
+    samples_seen: u64,
     next_reclaim_ns: u64,
     next_ageing_ns: u64,
     next_repair_ns: u64,
@@ -113,6 +120,7 @@ impl Daemon {
         let mut hangup = signal(SignalKind::hangup()).context("listening for SIGHUP")?;
         let mut tick = ticks(&self.config);
         let ring = self.kernel.notices.watch()?;
+        let samples = self.kernel.samples.watch()?;
         loop {
             tokio::select! {
                 biased;
@@ -146,6 +154,13 @@ impl Daemon {
                         self.reconcile_cgroups();
                     }
                 }
+                // Last: under a flood of samples everything else gets its turn.
+                ready = samples.readable() => {
+                    let mut ready = ready.context("watching the ring of samples")?;
+                    if self.take_samples() {
+                        ready.clear_ready();
+                    }
+                }
             }
             if tick.period() != interval(&self.config) {
                 tick = ticks(&self.config);
@@ -167,6 +182,8 @@ impl Daemon {
     /// Reads the words, keeps deadlines, tries again what has failed.
     fn tick(&mut self) {
         let now = clock::now();
+        // First what only we see, so that it is judged with what the kernel does.
+        self.keep_flows(now);
         let observations = self.observe_all(now);
         self.handle(now, Input::Observed(observations));
         self.flush(now);
@@ -197,6 +214,20 @@ impl Daemon {
             self.notice(notice);
         }
         false
+    }
+
+    /// Takes waiting samples; true when there are none left.
+    fn take_samples(&mut self) -> bool {
+        for _ in 0..SAMPLES_PER_TURN {
+            let Some(sample) = self.kernel.samples.take() else { return true };
+            self.sample(&sample);
+        }
+        false
+    }
+
+    /// The first bytes of an answer that the kernel does not read.
+    fn sample(&mut self, _sample: &Sample) {
+        self.samples_seen += 1;
     }
 
     fn notice(&mut self, notice: Notice) {

@@ -18,6 +18,7 @@ use crate::record::event::UuidV7;
 use crate::record::{Journal, JsonLines, Sealer};
 
 use super::attach::cgroups::Cgroups;
+use super::flows::Flows;
 use super::networks::Networks;
 use super::reload::install_profiles;
 use super::roster::Roster;
@@ -53,6 +54,8 @@ impl Daemon {
             alerts: Vec::new(),
             cgroups: Cgroups::default(),
             networks: Networks::default(),
+            flows: Flows::default(),
+            samples_seen: 0,
             next_reclaim_ns: 0,
             next_ageing_ns: 0,
             next_repair_ns: 0,

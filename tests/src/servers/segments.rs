@@ -3,7 +3,7 @@
 use std::net::Ipv4Addr;
 
 use crate::traffic::capture::Captured;
-use crate::traffic::frames::IPV4;
+use crate::traffic::frames::{IPV4, Path, checksum, ipv4};
 
 /// `FIN` among a segment's flags.
 pub const FIN: u8 = 0x01;
@@ -55,6 +55,28 @@ impl Segment {
             payload: tcp.get(usize::from(tcp[12] >> 4) * 4..)?.to_vec(),
         })
     }
+
+    /// The Ethernet frame of this segment, with good checksums, the largest window and no options.
+    #[must_use]
+    pub fn frame(&self, path: Path) -> Vec<u8> {
+        let mut tcp = [self.from.1.to_be_bytes(), self.to.1.to_be_bytes()].concat();
+        tcp.extend(self.sequence.to_be_bytes());
+        tcp.extend(self.acknowledged.to_be_bytes());
+        tcp.extend([0x50, self.flags, 0xff, 0xff, 0, 0, 0, 0]);
+        tcp.extend(&self.payload);
+        let length = (tcp.len() as u16).to_be_bytes();
+        let (from, to) = (self.from.0, self.to.0);
+        let sum = checksum(&[&from.octets(), &to.octets(), &[0, 6], &length, &tcp]);
+        tcp[16..18].copy_from_slice(&sum.to_be_bytes());
+        path.frame(IPV4, &ipv4(from, to, 6, &tcp))
+    }
+
+    /// The number after its last byte; SYN and FIN have one too.
+    #[must_use]
+    pub fn end(&self) -> u32 {
+        let flags = u32::from(self.flags & SYN != 0) + u32::from(self.flags & FIN != 0);
+        self.sequence.wrapping_add(self.payload.len() as u32).wrapping_add(flags)
+    }
 }
 
 fn bytes<const N: usize>(from: &[u8], at: usize) -> Option<[u8; N]> {
@@ -77,7 +99,7 @@ pub fn payloads_from(captured: &Captured, port: u16) -> Vec<Vec<u8>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::traffic::frames::{Path, tcp4, udp4};
+    use crate::traffic::frames::{tcp4, udp4};
 
     const A: (Ipv4Addr, u16) = (Ipv4Addr::new(192, 0, 2, 1), 1000);
     const B: (Ipv4Addr, u16) = (Ipv4Addr::new(192, 0, 2, 2), 80);
@@ -90,6 +112,8 @@ mod tests {
         let read = Segment::parse(&frame).expect("a segment");
         assert_eq!((read.from, read.to, read.flags, read.sequence), (A, B, ACK, 1));
         assert_eq!(read.payload, b"hi");
+        assert_eq!(Segment::parse(&read.frame(path)).as_ref(), Some(&read));
+        assert_eq!(read.end(), 3);
         assert_eq!(Segment::parse(&path.frame(IPV4, &udp4(A, B, b"hi"))), None);
         for length in 0..frame.len() - 4 {
             assert_eq!(Segment::parse(&frame[..length]), None, "{length} bytes");
