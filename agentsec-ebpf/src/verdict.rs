@@ -12,7 +12,7 @@ use agentsec_common::ledger::Ledger;
 use agentsec_common::notice::NoticeKind;
 use agentsec_common::packet::Role;
 use agentsec_common::policy::{Control, Mode, Policy, State};
-use agentsec_common::profile::PRESENT;
+use agentsec_common::profile::{FOLLOW_FLOWS, PRESENT};
 use agentsec_common::risk::Cause;
 
 use crate::account::{self, Seen};
@@ -22,7 +22,7 @@ use crate::identify::Sender;
 use crate::judge::Words;
 use crate::maps::{COUNTERS, LEDGER, POLICY, PROFILES, STRAYS};
 use crate::words::{load, replace};
-use crate::{emit, flow, frame, identify, judge, probe};
+use crate::{emit, flow, frame, identify, judge, probe, signals};
 
 /// Whether a frame on an agent's interface passes. One that no agent owns is dropped.
 #[inline(always)]
@@ -128,8 +128,8 @@ fn settle(
     };
     let first = verdict(state, control.mode, is_allowed_on_probation(case, &seen));
     if !matches!(first, Verdict::Pass) {
-        if matches!(state, State::HalfOpen) && is_violation(case) && judge::agentsec_violated(case) != 0 {
-            judge::trip(case, words, Cause::ProbeViolation);
+        if matches!(state, State::HalfOpen) && is_violation(case) {
+            violate(case, words);
         }
         if matches!(first, Verdict::Drop) {
             return Verdict::Drop;
@@ -164,6 +164,17 @@ fn settle(
         flow::agentsec_end(case);
     }
     Verdict::Pass
+}
+
+/// The agent reached for what is not typical while it is on probation.
+#[inline(always)]
+fn violate(case: &Case, words: Words<'_>) {
+    if words.profile.flags & FOLLOW_FLOWS != 0 {
+        signals::agentsec_anomalous(case, 1);
+    }
+    if judge::agentsec_violated(case) != 0 {
+        judge::trip(case, words, Cause::ProbeViolation);
+    }
 }
 
 /// The words that a state in force rests on.

@@ -3,12 +3,17 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
+use agentsec_tests::daemon::Config;
 use agentsec_tests::scene::{LONG, NAMES, Scene, config, is_trip, number};
+use agentsec_tests::servers::certificates::Authority;
 use agentsec_tests::servers::delays::jittered;
+use agentsec_tests::servers::dns::{Answer as Named, DnsProbe, DnsServer, Reply};
 use agentsec_tests::servers::http_answer::Answer;
 use agentsec_tests::servers::http_probe::HttpProbe;
 use agentsec_tests::servers::http_server::{Script, ScriptedHttp};
 use agentsec_tests::servers::ports::{self, RefusingPort, ResetAfter};
+use agentsec_tests::servers::statistics::{self, within_5_percent_or_200us};
+use agentsec_tests::servers::tls::{Fate, TlsClient, Version, requiring_certificate};
 use anyhow::{Context, Result};
 use serde_json::Value;
 
@@ -36,10 +41,8 @@ fn float(value: &Value) -> Result<f64> {
     value.as_f64().with_context(|| format!("{value} is not a number"))
 }
 
-/// The nearest rank.
-fn quantile(times: &mut [Duration], per_cent: usize) -> Duration {
-    times.sort_unstable();
-    times[(times.len() * per_cent).div_ceil(100) - 1]
+fn millis(value: &Value) -> Result<Duration> {
+    Ok(Duration::from_secs_f64(float(value)? / 1e3))
 }
 
 #[test]
@@ -62,23 +65,21 @@ fn response_times_are_those_that_the_client_measured() -> Result<()> {
         status["agents"][0]["signals"]["response_time"]["samples"] == times.len()
     })?;
     let told = &told["agents"][0]["signals"]["response_time"];
-    for (name, per_cent) in [("p50_ms", 50), ("p99_ms", 99)] {
-        let exact = quantile(&mut times, per_cent).as_secs_f64() * 1e3;
-        let found = float(&told[name])?;
-        assert!((found - exact).abs() <= (exact * 0.05).max(0.2), "{name}: {found} for {exact}");
-    }
+    let measured = [("p50_ms", statistics::p50(&times)), ("p99_ms", statistics::p99(&times))];
     // Fifty milliseconds are normal.
-    let deviation = times.iter().map(|time| time.as_secs_f64() * 1e3 - 50.0).sum::<f64>() / times.len() as f64;
-    let found = float(&told["deviation_ms"])?;
-    assert!((found - deviation).abs() <= deviation * 0.05, "{found} for {deviation}");
+    let deviation = statistics::mean_absolute_deviation(&times, Duration::from_millis(50));
+    for (name, measured) in measured.into_iter().chain([("deviation_ms", deviation)]) {
+        let (found, measured) = (millis(&told[name])?, measured.context("a time")?);
+        assert!(within_5_percent_or_200us(found, measured), "{name}: {found:?} for {measured:?}");
+    }
     let endpoints: Value = serde_json::from_str(&scene.daemon.cli_ok(&["endpoints", NAMES[0], "--json"])?)?;
     let endpoint = endpoints["endpoints"]
         .as_array()
         .and_then(|all| all.iter().find(|one| one["port"] == to.port()))
         .with_context(|| format!("{endpoints}"))?;
     assert_eq!(number(&endpoint["responses"]), times.len() as u64);
-    let exact = quantile(&mut times, 50).as_secs_f64() * 1e3;
-    assert!((float(&endpoint["p50_ms"])? - exact).abs() <= exact * 0.13, "{endpoint} for {exact}");
+    let (found, exact) = (millis(&endpoint["p50_ms"])?, statistics::p50(&times).context("a time")?);
+    assert!(found.abs_diff(exact) <= exact / 7, "{found:?} for {exact:?}");
     Ok(())
 }
 
@@ -161,7 +162,9 @@ fn refusals_and_resets_are_those_that_the_client_met() -> Result<()> {
     let early = ports::resetting(world, (ANY4, 0), LONG, ResetAfter::Request)?;
     let late = ports::resetting(world, (ANY4, 0), LONG, ResetAfter::Data(b"hello".to_vec()))?;
     let mut seen = [0; 3];
-    for (port, times) in [(closed.address().port(), 7), (early.address().port(), 4), (late.address().port(), 3)] {
+    for (port, times) in
+        [(closed.address().port(), 7), (early.address().port(), 4), (late.address().port(), 3)]
+    {
         let met = ports::visit(from, scene.world(port), times, b"hello", LONG);
         seen = [seen[0] + met.refused, seen[1] + met.reset_before_data, seen[2] + met.reset_after_data];
     }
@@ -172,7 +175,9 @@ fn refusals_and_resets_are_those_that_the_client_met() -> Result<()> {
 
 #[test]
 fn a_slow_answer_is_known_while_it_is_still_missing() -> Result<()> {
-    let config = config(1).set("profiles.default.quarantine_threshold", 0.1);
+    let config = config(1)
+        .set("profiles.default.quarantine_threshold", 0.1)
+        .set("profiles.default.typical", vec!["any"]);
     let scene = Scene::routed(1, &config)?;
     let (_server, to) = serve(&scene, Script::new([Answer::never()]))?;
     let clients = (0..12).map(|_| probe(&scene, to)).collect::<Result<Vec<_>>>()?;
@@ -184,5 +189,127 @@ fn a_slow_answer_is_known_while_it_is_still_missing() -> Result<()> {
     let trip = scene.wait_for_event("the trip", |event| is_trip(event, NAMES[0]))?;
     assert!(float(&trip["event_data"]["contributions"]["deviation"])? > 0.0, "{trip}");
     assert_eq!(number(&scene.agent(0)?["signals"]["response_time"]["samples"]), 0, "none was answered");
+    Ok(())
+}
+
+#[test]
+fn a_refused_certificate_counts_in_every_version_of_tls_and_a_good_one_does_not() -> Result<()> {
+    let (ours, foreign) = (Authority::new("ours")?, Authority::new("foreign")?);
+    let (good, stranger) = (ours.issue("client.test")?, foreign.issue("client.test")?);
+    for version in [Version::V12, Version::V13] {
+        let scene = Scene::routed(1, &config(1))?;
+        let world = &scene.lab.world().namespace;
+        let server = requiring_certificate(world, (ANY4, 0), LONG, &ours, version)?;
+        let to = scene.world(server.address().port());
+        for (what, identity, counted) in
+            [("good", Some(&good), 0), ("none", None, 1), ("foreign", Some(&stranger), 2)]
+        {
+            let fate = TlsClient::new(&ours, identity)?.visit(&scene.lab.agent(0).namespace, to, LONG)?;
+            assert_eq!(matches!(fate, Fate::Welcome { .. }), what == "good", "{what}: {fate:?}");
+            let alerts = number(&scene.agent(0)?["signals"]["auth"]["tls_alert"]);
+            assert_eq!(alerts, counted, "a certificate that is {what}, {version:?}");
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn dns_answers_are_measured_by_their_ids() -> Result<()> {
+    let scene = Scene::routed(1, &config(1))?;
+    let delays = jittered(3, 20, Duration::from_millis(40), Duration::from_millis(120));
+    let mut script = Reply::delayed(&delays);
+    script.push(Reply::new(Named::Lost));
+    let server = DnsServer::start(&scene.lab.world().namespace, (ANY4, 53), LONG, script)?;
+    let mut probe =
+        DnsProbe::open(&scene.lab.agent(0).namespace, scene.world(server.address().port()), LONG)?;
+    let mut times = Vec::new();
+    for _ in &delays {
+        times.push(probe.ask("api.example.test")?.answered.context("answered")?);
+    }
+    let told = scene.daemon.wait_until("all are told", LONG, |status| {
+        status["agents"][0]["signals"]["response_time"]["samples"] == times.len()
+    })?;
+    let told = &told["agents"][0]["signals"];
+    assert_eq!(number(&told["requests"]), times.len() as u64);
+    for (name, measured) in [("p50_ms", statistics::p50(&times)), ("p99_ms", statistics::p99(&times))] {
+        let (found, measured) = (millis(&told["response_time"][name])?, measured.context("a time")?);
+        assert!(within_5_percent_or_200us(found, measured), "{name}: {found:?} for {measured:?}");
+    }
+    Ok(())
+}
+
+/// The article's thresholds for an agent that talks to a typical service.
+fn article() -> Config {
+    config(1)
+        .set("profiles.default.typical", vec!["any"])
+        .set("profiles.default.expected_volume", "30MB")
+        .set("profiles.default.limits.max_auth_failures", 20)
+        .set("profiles.default.limits.max_variance", "500ms")
+}
+
+#[test]
+fn slow_answers_trip_by_their_limit() -> Result<()> {
+    let scene = Scene::routed(1, &article())?;
+    let slow = Answer::new(200).pause(Duration::from_millis(700));
+    let (_server, to) = serve(&scene, Script::new([slow]))?;
+    std::thread::scope(|scope| {
+        for _ in 0..12 {
+            // The last answers never come.
+            scope.spawn(|| probe(&scene, to).and_then(|mut client| Ok(client.ask_only("/").map(drop)?)));
+        }
+    });
+    scene.daemon.wait_for_state(NAMES[0], "OPEN", LONG)?;
+    let trip = scene.wait_for_event("the trip", |event| is_trip(event, NAMES[0]))?;
+    assert_eq!(trip["event_data"]["tripped"]["cause"], "max_variance", "{trip}");
+    Ok(())
+}
+
+#[test]
+fn failures_and_slow_answers_at_half_strength_trip_only_together() -> Result<()> {
+    let scene = Scene::routed(1, &article().set("profiles.default.quarantine_threshold", 0.4))?;
+    let (_refusing, to) = serve(&scene, Script::statuses(&[401]))?;
+    probe(&scene, to)?.get_many("/", 6)?;
+    let alone = scene.agent(0)?;
+    assert_eq!((&alone["state"], &alone["contributions"]["auth"]), (&"CLOSED".into(), &0.3.into()));
+    let slow = Answer::new(200).pause(Duration::from_millis(300));
+    let (_slow, to) = serve(&scene, Script::new([slow]))?;
+    let mut client = probe(&scene, to)?;
+    // Six quick answers count as well, so it takes some for the mean.
+    while scene.agent(0)?["state"] == "CLOSED" {
+        client.ask_only("/")?;
+        std::thread::sleep(Duration::from_millis(320));
+    }
+    let trip = scene.wait_for_event("the trip", |event| is_trip(event, NAMES[0]))?;
+    assert_eq!(trip["event_data"]["tripped"]["cause"], "risk");
+    let contributions = &trip["event_data"]["contributions"];
+    assert_eq!((&contributions["auth"], &contributions["deviation"]), (&0.3.into(), &0.2.into()), "{trip}");
+    Ok(())
+}
+
+#[test]
+fn ordinary_work_trips_nothing_and_scores_nothing() -> Result<()> {
+    let scene = Scene::routed(1, &article())?;
+    let quick = Answer::new(200).body(vec![b'x'; 200]);
+    let (_server, to) = serve(&scene, Script::new([quick.clone()]))?;
+    probe(&scene, to)?.get_many("/keep-alive", 200)?;
+    let (_bulk, bulk) = serve(&scene, Script::new([Answer::new(200).body(vec![b'x'; 5_000_000])]))?;
+    assert_eq!(probe(&scene, bulk)?.get("/bulk")?.body.len(), 5_000_000);
+    // Chatty: many small questions over several connections.
+    for _ in 0..10 {
+        probe(&scene, to)?.get_many("/rpc", 50)?;
+    }
+    // Idle, then a burst.
+    std::thread::sleep(Duration::from_millis(500));
+    let mut clients = (0..20).map(|_| probe(&scene, to)).collect::<Result<Vec<_>>>()?;
+    for client in &mut clients {
+        client.get("/burst")?;
+    }
+    // A service that is down for a while, and one login that fails at first.
+    let closed = RefusingPort::take(&scene.lab.world().namespace, (ANY4, 0))?;
+    ports::visit(&scene.lab.agent(0).namespace, scene.world(closed.address().port()), 30, b"", LONG);
+    let (_login, login) = serve(&scene, Script::statuses(&[401, 200]))?;
+    probe(&scene, login)?.get_many("/login", 2)?;
+    let agent = scene.agent(0)?;
+    assert_eq!((&agent["state"], &agent["risk"]), (&"CLOSED".into(), &0.0.into()), "{agent}");
     Ok(())
 }

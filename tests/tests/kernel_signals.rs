@@ -6,7 +6,7 @@ use agentsec_common::flow::{Answered, Asked, Language, Sent, Statuses};
 use agentsec_common::ledger::Ledger;
 use agentsec_common::notice::NoticeKind;
 use agentsec_common::packet::protocol::TCP;
-use agentsec_common::policy::SlowSignals;
+use agentsec_common::policy::{Mode, SlowSignals, State};
 use agentsec_common::profile::{FOLLOW_FLOWS, PortRange, Profile};
 use agentsec_common::risk::Cause;
 use agentsec_common::times::quantile_ns;
@@ -365,6 +365,9 @@ fn anomalous_requests_are_those_to_strangers_and_those_denied() -> Result<()> {
     assert_eq!(arena.maps.ledger(agent.slot)?.anomalous_total, 1, "the denied one");
     Talk::opened(&arena, Flow::to(stranger(2), 80))?;
     assert_eq!(arena.maps.ledger(agent.slot)?.anomalous_total, 2, "and the stranger");
+    let probed = arena.agent_in(State::HalfOpen, Mode::Enforce, 0)?;
+    Talk::new(Flow::to(stranger(3), 80)).knock(&arena)?;
+    assert_eq!(arena.maps.ledger(probed.slot)?.anomalous_total, 1, "and what violates probation");
     Ok(())
 }
 
