@@ -306,7 +306,8 @@ fn ordinary_work_trips_nothing_and_scores_nothing() -> Result<()> {
     }
     // A service that is down for a while, and one login that fails at first.
     let closed = RefusingPort::take(&scene.lab.world().namespace, (ANY4, 0))?;
-    ports::visit(&scene.lab.agent(0).namespace, scene.world(closed.address().port()), 30, b"", LONG);
+    let down = scene.world(closed.address().port());
+    assert_eq!(ports::visit(&scene.lab.agent(0).namespace, down, 30, b"", LONG).refused, 30);
     let (_login, login) = serve(&scene, Script::statuses(&[401, 200]))?;
     probe(&scene, login)?.get_many("/login", 2)?;
     let agent = scene.agent(0)?;
