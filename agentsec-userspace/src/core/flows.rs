@@ -13,7 +13,7 @@
 //! as resolvers do, since then it is lost and not slow. What was asked before the window, or before the agent's epoch,
 //! is outside of both.
 
-use agentsec_common::endpoint::EndpointKind;
+use agentsec_common::endpoint::{EndpointKey, EndpointKind};
 use agentsec_common::flow::{Answered, Asked, Flow, FlowKey, Language, Sent, Statuses};
 use agentsec_common::packet::protocol;
 use agentsec_common::profile::Profile;
@@ -128,6 +128,52 @@ fn waits_ns(now_ns: u64, key: &FlowKey, flow: &Flow, expected: &Expected) -> Opt
     };
     let ns = now_ns.saturating_sub(flow.asked_ns);
     (may_wait && ns <= longest_ns && flow.asked_ns >= expected.since_ns).then_some(ns)
+}
+
+/// The endpoint of a connection.
+#[must_use]
+pub fn endpoint_of(key: &FlowKey, flow: &Flow) -> EndpointKey {
+    let (kind, port) = if is_opened(flow) {
+        (EndpointKind::Opened, key.remote_port)
+    } else {
+        (EndpointKind::Accepted, key.local_port)
+    };
+    EndpointKey { slot: key.slot(), port, protocol: key.protocol(), kind: kind as u8, remote: key.remote }
+}
+
+/// What has passed on connections and their endpoint has not been told yet: by direction.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Untold {
+    /// Wire bytes.
+    pub bytes: [u64; 2],
+    /// Packets.
+    pub packets: [u64; 2],
+}
+
+impl Untold {
+    /// Of one connection.
+    #[must_use]
+    pub fn of(flow: &Flow) -> Self {
+        // What is told is read after what has passed, and may be ahead of it.
+        let left = |passed: [u64; 2], told: [u64; 2]| {
+            std::array::from_fn(|direction: usize| passed[direction].saturating_sub(told[direction]))
+        };
+        Self { bytes: left(flow.bytes, flow.told_bytes), packets: left(flow.packets, flow.told_packets) }
+    }
+
+    /// Whether there is anything.
+    #[must_use]
+    pub fn any(&self) -> bool {
+        *self != Self::default()
+    }
+
+    /// Adds that of another connection with the same endpoint.
+    pub fn add(&mut self, other: &Self) {
+        for direction in 0..2 {
+            self.bytes[direction] += other.bytes[direction];
+            self.packets[direction] += other.packets[direction];
+        }
+    }
 }
 
 /// An agent's answers that are late.

@@ -160,6 +160,22 @@ fn what_is_late_weighs_with_what_came_and_only_when_they_are_enough() {
     assert_eq!(late(&[100_000_000]).deviation_100us(0, 9), u16::MAX);
 }
 
+#[test]
+fn a_connection_counts_for_the_endpoint_that_it_has_not_told_yet() {
+    let flow = Flow { bytes: [500, 70], told_bytes: [400, 70], packets: [5, 1], ..reached() };
+    let mut untold = Untold::of(&flow);
+    assert_eq!(untold, Untold { bytes: [100, 0], packets: [5, 1] });
+    untold.add(&Untold { bytes: [1, 2], packets: [3, 4] });
+    assert_eq!(untold, Untold { bytes: [101, 2], packets: [8, 5] });
+    let ahead = Flow { told_bytes: [501, 70], told_packets: [5, 1], ..flow };
+    assert!(!Untold::of(&ahead).any());
+    let endpoint = endpoint_of(&TCP, &flow);
+    assert_eq!((endpoint.port, endpoint.kind, endpoint.protocol), (80, EndpointKind::Opened as u8, 6));
+    let accepted = endpoint_of(&UDP, &Flow { kind: EndpointKind::Accepted as u64, ..flow });
+    assert_eq!((accepted.port, accepted.kind, accepted.protocol), (40_000, EndpointKind::Accepted as u8, 17));
+    assert_eq!((endpoint.slot, endpoint.remote), (3, [1, 2, 3, 4]));
+}
+
 proptest! {
     #[test]
     fn the_mean_is_the_exact_one(

@@ -28,6 +28,7 @@ mod operator;
 pub mod persist;
 pub mod place;
 pub mod protocol;
+pub mod recent;
 pub mod settings;
 pub mod slow;
 #[cfg(test)]

@@ -39,6 +39,7 @@ impl Daemon {
                 Ok(false) => {}
                 Err(error) => self.complain("endpoints", &error),
             }
+            self.flows.forget_owed(&key);
             if let Err(error) = self.kernel.collector.remove_responses(&key) {
                 self.complain("endpoints", &error);
             }

@@ -1,14 +1,15 @@
 //! Looks at the connections once a second: forgets those that are over, and finds answers that are late. And says the
 //! signals that only the daemon sees, whoever has found them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use agentsec_common::agent::Slot;
-use agentsec_common::flow::FlowKey;
+use agentsec_common::endpoint::EndpointKey;
+use agentsec_common::flow::{Flow, FlowKey};
 use agentsec_common::profile::FOLLOW_FLOWS;
 use anyhow::Result;
 
-use crate::core::flows::{Expected, Finding, Late, look};
+use crate::core::flows::{Expected, Finding, Late, Untold, endpoint_of, look};
 use crate::core::slow::Slow;
 use crate::core::{Input, Time};
 
@@ -23,6 +24,20 @@ const INTERVAL_NS: u64 = 1_000_000_000;
 pub(super) struct Flows {
     next_look_ns: u64,
     slow: BTreeMap<Slot, Slow>,
+    /// What has passed on connections that are over and were never told to their endpoints: only the kernel writes there.
+    owed: HashMap<EndpointKey, Untold>,
+}
+
+impl Flows {
+    /// What the endpoints of an agent are owed.
+    pub(super) fn owed_to(&self, slot: Slot) -> impl Iterator<Item = (EndpointKey, Untold)> + '_ {
+        self.owed.iter().filter(move |(key, _)| key.slot == slot).map(|(key, untold)| (*key, *untold))
+    }
+
+    /// An endpoint is forgotten, and what it is owed.
+    pub(super) fn forget_owed(&mut self, key: &EndpointKey) {
+        self.owed.remove(key);
+    }
 }
 
 impl Daemon {
@@ -45,7 +60,7 @@ impl Daemon {
                 let Some(expected) = expected.get(&key.slot()) else { return };
                 match look(now.mono_ns, &key, &flow, expected) {
                     Finding::Fine => {}
-                    Finding::Over => over.push(key),
+                    Finding::Over => over.push((key, flow)),
                     Finding::Late(deviation_ns) => {
                         late.entry(key.slot()).or_default().add(deviation_ns);
                     }
@@ -99,17 +114,30 @@ impl Daemon {
         if live > u64::MAX / 2 { 0 } else { live }
     }
 
-    fn forget_over(&mut self, over: &[FlowKey]) {
+    fn forget_over(&mut self, over: &[(FlowKey, Flow)]) {
         let mut removed: BTreeMap<Slot, u64> = BTreeMap::new();
-        for key in over {
+        for (key, flow) in over {
             match self.kernel.collector.remove_flow(key) {
-                Ok(true) => *removed.entry(key.slot()).or_default() += 1,
+                Ok(true) => {
+                    *removed.entry(key.slot()).or_default() += 1;
+                    self.owe(key, flow);
+                }
                 Ok(false) => {}
                 Err(error) => self.complain("connections", &error),
             }
         }
         for (slot, count) in removed {
             self.kernel.enforcer.add_flows_removed(slot, count);
+        }
+    }
+
+    /// Keeps what a connection that is over has not told its endpoint.
+    fn owe(&mut self, key: &FlowKey, flow: &Flow) {
+        let untold = Untold::of(flow);
+        // Endpoints that found no room are owed nothing that anybody would show.
+        let has_room = self.flows.owed.len() < self.config.daemon.max_endpoints as usize;
+        if untold.any() && has_room {
+            self.flows.owed.entry(endpoint_of(key, flow)).or_default().add(&untold);
         }
     }
 
@@ -144,6 +172,8 @@ impl Daemon {
     /// Empties the list of a slot for which no program runs any more, and makes its counts even.
     pub(super) fn forget_flows(&mut self, slot: Slot) -> Result<()> {
         self.flows.slow.remove(&slot);
+        self.flows.owed.retain(|key, _| key.slot != slot);
+        self.recent.remove(&slot);
         let mut keys = Vec::new();
         self.kernel.collector.each_flow(|key, _| keys.extend((key.slot() == slot).then_some(key)))?;
         for key in keys {

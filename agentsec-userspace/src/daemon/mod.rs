@@ -6,6 +6,7 @@
 mod agents;
 mod attach;
 mod bells;
+mod endpoint_views;
 mod endpoints;
 mod execute;
 mod flows;
@@ -14,6 +15,7 @@ mod observe;
 mod operate;
 mod reload;
 mod roster;
+mod signals;
 mod start;
 mod state;
 mod views;
@@ -21,6 +23,7 @@ mod views;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use agentsec_common::agent::Slot;
 use agentsec_common::notice::{Notice, NoticeKind};
 use agentsec_common::sample::Sample;
 use anyhow::{Context, Result};
@@ -33,6 +36,7 @@ use crate::api::{Request, Server};
 pub use crate::cli::RunOptions;
 use crate::clock;
 use crate::config::Config;
+use crate::core::recent::Recent;
 use crate::core::{Draft, Engine, EventKind, Input, Time};
 use crate::kernel::Kernel;
 use crate::record::{Journal, JsonLines};
@@ -73,6 +77,7 @@ struct Daemon {
     cgroups: Cgroups,
     networks: Networks,
     flows: Flows,
+    recent: BTreeMap<Slot, Recent>,
     samples_seen: u64,
     next_reclaim_ns: u64,
     next_ageing_ns: u64,
@@ -185,6 +190,7 @@ impl Daemon {
         // First what only we see, so that it is judged with what the kernel does.
         self.keep_flows(now);
         let observations = self.observe_all(now);
+        self.keep_times(now, &observations);
         self.handle(now, Input::Observed(observations));
         self.flush(now);
         if now.mono_ns >= self.next_reclaim_ns {

@@ -1,5 +1,6 @@
 //! Starting: take over what an earlier daemon left, make known what is configured, attach.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
@@ -55,6 +56,7 @@ impl Daemon {
             cgroups: Cgroups::default(),
             networks: Networks::default(),
             flows: Flows::default(),
+            recent: BTreeMap::new(),
             samples_seen: 0,
             next_reclaim_ns: 0,
             next_ageing_ns: 0,

@@ -3,6 +3,7 @@
 use agentsec_common::{counters, policy, risk};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use super::signals::{LossCounts, Signals, TotalCounts};
 use crate::api::time::Timestamp;
 
 /// A circuit's state.
@@ -278,32 +279,8 @@ pub struct Trip {
     pub contributions: Contributions,
 }
 
-/// The numbers that feed the score, over the sliding window.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct Signals {
-    /// Wire bytes.
-    pub volume: u64,
-    /// Distinct untypical endpoints.
-    pub unusual_endpoints: u32,
-    /// Failed authentications.
-    pub auth_failures: u32,
-    /// Mean absolute deviation of response times.
-    pub deviation_ms: f64,
-}
-
-impl From<risk::Signals> for Signals {
-    fn from(signals: risk::Signals) -> Self {
-        Self {
-            volume: signals.volume,
-            unusual_endpoints: signals.unusual_endpoints,
-            auth_failures: signals.auth_failures_centi / 100,
-            deviation_ms: f64::from(signals.deviation_100us) / 10.0,
-        }
-    }
-}
-
 /// Hard limits, each of which trips by itself; `null` when off.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Limits {
     /// Wire bytes in the window.
     pub max_volume: Option<u64>,
@@ -311,6 +288,9 @@ pub struct Limits {
     pub max_unusual_endpoints: Option<u32>,
     /// Failed authentications in the window.
     pub max_auth_failures: Option<u32>,
+    /// Response time deviation.
+    #[serde(default)]
+    pub max_variance_ms: Option<f64>,
     /// Risk above which the circuit trips.
     pub quarantine_threshold: Risk,
 }
@@ -423,6 +403,12 @@ pub struct AgentStatus {
     /// Ways out of its network namespaces that no program of ours sees, in words.
     #[serde(default)]
     pub uncovered: Vec<String>,
+    /// What the kernel has counted of requests and answers.
+    #[serde(default)]
+    pub totals: TotalCounts,
+    /// What it could not count or tell.
+    #[serde(default)]
+    pub lost: LossCounts,
 }
 
 /// One agent of [`AgentList`](super::AgentList).

@@ -88,6 +88,9 @@ pub struct DaemonStatus {
     pub strays: StrayPackets,
     /// What became of events.
     pub events: EventCounts,
+    /// Samples of answers that were read.
+    #[serde(default)]
+    pub samples_read: u64,
     /// Attachments that are still being worked on.
     pub attachments_pending: u32,
     /// What an operator should look at, in words.
