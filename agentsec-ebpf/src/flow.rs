@@ -30,8 +30,8 @@ use crate::words::{add, load, replace, store};
 /// Port of DNS.
 const DNS: u16 = 53;
 /// Messages of the agent within which a TLS handshake is over: hello, a second one if the first did not do, and the
-/// finish, with which the certificate comes.
-const TLS_HANDSHAKE: u32 = 3;
+/// certificate, key exchange, change of cipher, and finish, each of which may be written by itself.
+const TLS_HANDSHAKE: u32 = 8;
 /// Length of the only interim status that comes in one segment with what follows it: `HTTP/1.1 100 Continue` and an empty
 /// line.
 const CONTINUE_BYTES: u32 = 25;
