@@ -201,7 +201,8 @@ mod tests {
         assert_eq!(tls_alert(&protected, 16, 300), None, "with more behind it");
         let (earlier, _) = first(&[21, 3, 3, 0, 26, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11]);
         assert_eq!(tls_alert(&earlier, 16, 31), Some(Alert::Protected));
-        let refused: Vec<u8> = (0..=255).filter(|&description| Alert::Plain(description).refuses(false)).collect();
+        let refused: Vec<u8> =
+            (0..=255).filter(|&description| Alert::Plain(description).refuses(false)).collect();
         assert_eq!(refused, [40, 42, 43, 44, 45, 46, 48, 49, 115, 116]);
         assert!(Alert::Protected.refuses(true) && !Alert::Protected.refuses(false));
     }

@@ -698,7 +698,8 @@ pub extern "C" fn agentsec_refuses(skb: *mut __sk_buff, case: *const Case, secon
     // SAFETY: the verifier checks that callers pass a whole case.
     let Some(case) = (unsafe { case.as_ref() }) else { return 0 };
     let Some(First { bytes, length }) = first(skb, case, 0) else { return 0 };
-    tls_alert(&bytes, length, case.headers.payload_bytes).is_some_and(|alert| alert.refuses(second != 0)) as i32
+    tls_alert(&bytes, length, case.headers.payload_bytes).is_some_and(|alert| alert.refuses(second != 0))
+        as i32
 }
 
 /// Reads on in a status line at `offset` of the payload. The [`AuthKind`] plus one, if it is of a failed authentication.
