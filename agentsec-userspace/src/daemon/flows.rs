@@ -43,11 +43,21 @@ impl Flows {
 impl Daemon {
     /// Looks at the connections when it is time, and says the slow signals.
     pub(super) fn keep_flows(&mut self, now: Time) {
+        self.note_epochs(now);
         if now.mono_ns >= self.flows.next_look_ns {
             self.flows.next_look_ns = now.mono_ns + INTERVAL_NS;
             self.look_at_flows(now);
         }
         self.say_slow_signals(now);
+    }
+
+    /// Notes every agent's epoch as soon as it begins, whether it has connections or not.
+    fn note_epochs(&mut self, now: Time) {
+        for slot in self.roster.slots() {
+            if let Some(control) = self.kernel.enforcer.control(slot) {
+                self.flows.slow.entry(slot).or_default().since_ns(now.mono_ns, control.epoch);
+            }
+        }
     }
 
     fn look_at_flows(&mut self, now: Time) {
