@@ -12,7 +12,7 @@ use agentsec_tests::servers::http_answer::{Answer, Ending};
 use agentsec_tests::servers::http_probe::{HttpProbe, Measured};
 use agentsec_tests::servers::http_server::{Script, ScriptedHttp};
 use agentsec_tests::servers::segments::{self, Segment};
-use agentsec_tests::servers::statistics::{mean_absolute_deviation, p50, p99, within_5_percent_or_200us};
+use agentsec_tests::servers::statistics::{nearest_rank, within_5_percent_or_200us};
 use agentsec_tests::traffic::capture::{Capture, Captured, Keep};
 use anyhow::{Context, Result};
 
@@ -206,6 +206,8 @@ fn an_answer_can_end_its_connection_in_order_or_by_a_reset() -> Result<()> {
 #[test]
 fn the_client_measures_what_is_on_its_interface() -> Result<()> {
     const ASKS: usize = 100;
+    /// How much the clock of the frames may be corrected against the client's meanwhile.
+    const CLOCKS: Duration = Duration::from_micros(50);
     let lab = Lab::routed(1)?;
     let delays = jittered(11, ASKS, Duration::from_millis(10), Duration::from_millis(30));
     let (_server, to) = start(&lab, Script::new(Answer::delayed(200, &delays)))?;
@@ -214,14 +216,14 @@ fn the_client_measures_what_is_on_its_interface() -> Result<()> {
     let told: Vec<_> = measured.iter().map(|one| one.first_byte).collect();
     let seen = waits(&capture.stop()?, to.port())?;
     assert_eq!(seen.len(), ASKS);
-    for (what, rank) in [("p50", p50 as fn(&[Duration]) -> _), ("p99", p99)] {
-        let (seen, told) = (rank(&seen).context("a rank")?, rank(&told).context("a rank")?);
-        assert!(within_5_percent_or_200us(seen, told), "{what}: {seen:?} seen, {told:?} told");
-    }
-    let normal = Duration::from_millis(20);
-    let [seen, told] = [&seen, &told].map(|times| mean_absolute_deviation(times, normal));
-    let (seen, told) = (seen.context("a mean")?, told.context("a mean")?);
-    assert!(within_5_percent_or_200us(seen, told), "deviation: {seen:?} seen, {told:?} told");
+    // A busy machine wakes the client late, and how late says nothing about the client: so no more is asked of most
+    // than that they are not less than what the interface saw, and of the quickest tenth that they are the same.
+    let early = told.iter().zip(&seen).find(|(told, seen)| **told + CLOCKS < **seen);
+    assert_eq!(early, None, "told less than seen");
+    let late: Vec<_> = told.iter().zip(&seen).map(|(told, seen)| told.saturating_sub(*seen)).collect();
+    let late = nearest_rank(&late, 100).context("a rank")?;
+    let quickest = delays.iter().min().context("a delay")?;
+    assert!(within_5_percent_or_200us(*quickest + late, *quickest), "{late:?} late");
     Ok(())
 }
 
