@@ -278,7 +278,7 @@ impl Sent {
         Self(if connect { self.0 | CONNECT } else { self.0 & !CONNECT })
     }
 
-    /// Whether the latest request asked for a tunnel.
+    /// Whether the latest request asked for a tunnel; on HTTP/2, whether there was any request.
     #[inline(always)]
     #[must_use]
     pub const fn is_connecting(self) -> bool {

@@ -253,9 +253,7 @@ fn carry_out(skb: *mut __sk_buff, case: &Case, entry: *mut Flow, todo: u64) {
         let found = agentsec_http2(skb, case);
         let headers = (found >> 32) as u32;
         if case.inbound == 0 {
-            // The connection's opening was counted already, which its first request is.
-            let first = load_asked(entry).count() == 1;
-            requests += headers.saturating_sub(first as u32);
+            requests += further_requests(entry, headers);
         } else if headers != 0 {
             sample(skb, case, entry, Language::Http2, found as u32);
         }
@@ -266,6 +264,18 @@ fn carry_out(skb: *mut __sk_buff, case: &Case, entry: *mut Flow, todo: u64) {
     if todo & act::SAMPLE != 0 {
         sample(skb, case, entry, Language::Other, 0);
     }
+}
+
+/// So many HEADERS of HTTP/2, but for the connection's first one: its opening was counted already.
+#[inline(always)]
+fn further_requests(entry: *mut Flow, headers: u32) -> u32 {
+    let sent = load_sent(entry);
+    if headers == 0 || sent.is_connecting() {
+        return headers;
+    }
+    // SAFETY: a whole entry, as the verifier checks.
+    unsafe { store(&raw mut (*entry).sent, sent.connecting(true).0) };
+    headers - 1
 }
 
 #[inline(always)]
@@ -461,7 +471,7 @@ fn read_segment(bytes: &[u8; 16], length: u32, sent: Sent) -> u64 {
     }
     match sent.spoken() {
         Language::Http1 => said(Language::Http1, Start::Rest, sent.is_connecting()),
-        Language::Http2 => said(Language::Http2, Start::Unread, false),
+        Language::Http2 => said(Language::Http2, Start::Unread, sent.is_connecting()),
         _ if is_http2_preface(bytes, length) => said(Language::Http2, Start::Unread, false),
         _ if is_tls_record(bytes, length) => said(Language::Tls, Start::Unread, false),
         _ => said(Language::Other, Start::Unread, false),
