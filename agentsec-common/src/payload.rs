@@ -104,14 +104,15 @@ impl Alert {
     ///
     /// In the clear: bad, unsupported, revoked, expired or unknown certificate (42–46), unknown authority (48), access denied
     /// (49), unknown identity of a pre-shared key (115), certificate required (116), and handshake failure (40), which is what
-    /// servers before TLS 1.3 say when none is given. Under protection the reason cannot be read; an end that answers the very
-    /// handshake in which the agent has shown who it is, is a refusal.
+    /// servers before TLS 1.3 say when none is given. Under protection the reason cannot be read. As the `second` answer it
+    /// is a refusal: the first one greets, and the next says what the server thinks of the agent's certificate. A later one
+    /// is how connections end.
     #[inline(always)]
     #[must_use]
-    pub const fn refuses(self) -> bool {
+    pub const fn refuses(self, second: bool) -> bool {
         match self {
             Self::Plain(description) => matches!(description, 40 | 42..=46 | 48 | 49 | 115 | 116),
-            Self::Protected => true,
+            Self::Protected => second,
         }
     }
 }
@@ -200,8 +201,10 @@ mod tests {
         assert_eq!(tls_alert(&protected, 16, 300), None, "with more behind it");
         let (earlier, _) = first(&[21, 3, 3, 0, 26, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11]);
         assert_eq!(tls_alert(&earlier, 16, 31), Some(Alert::Protected));
-        let refused: Vec<u8> = (0..=255).filter(|&description| Alert::Plain(description).refuses()).collect();
+        let refused: Vec<u8> =
+            (0..=255).filter(|&description| Alert::Plain(description).refuses(false)).collect();
         assert_eq!(refused, [40, 42, 43, 44, 45, 46, 48, 49, 115, 116]);
+        assert!(Alert::Protected.refuses(true) && !Alert::Protected.refuses(false));
     }
 
     #[test]

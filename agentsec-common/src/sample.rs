@@ -8,8 +8,8 @@ pub const SAMPLE_BYTES: usize = 256;
 pub const SAMPLES_PER_SECOND: u32 = 256;
 /// Samples of one connection: of HTTP/2 each answer's headers up to this, since later ones refer to earlier ones.
 pub const SAMPLES_HTTP2: u64 = 64;
-/// The same in any other language: the greeting and what follows it.
-pub const SAMPLES_OTHER: u64 = 2;
+/// The same in any other language: enough for a login that takes several turns, and for some guesses.
+pub const SAMPLES_OTHER: u64 = 8;
 
 /// One record of [`SAMPLES`](crate::maps::SAMPLES).
 #[repr(C)]

@@ -30,8 +30,8 @@ use crate::words::{add, load, replace, store};
 /// Port of DNS.
 const DNS: u16 = 53;
 /// Messages of the agent within which a TLS handshake is over: hello, a second one if the first did not do, and the
-/// finish, with which the certificate comes.
-const TLS_HANDSHAKE: u32 = 3;
+/// certificate, key exchange, change of cipher, and finish, each of which may be written by itself.
+const TLS_HANDSHAKE: u32 = 8;
 /// Length of the only interim status that comes in one segment with what follows it: `HTTP/1.1 100 Continue` and an empty
 /// line.
 const CONTINUE_BYTES: u32 = 25;
@@ -93,7 +93,7 @@ mod act {
     pub const FAIL: u64 = 1 << 2;
     /// A status line may be at an offset, the number.
     pub const STATUS: u64 = 1 << 3;
-    /// A TLS alert may be there.
+    /// A TLS alert may be there; the number is one in the second answer.
     pub const ALERT: u64 = 1 << 4;
     /// Headers of HTTP/2 may be there.
     pub const HEADERS: u64 = 1 << 5;
@@ -242,7 +242,7 @@ fn carry_out(skb: *mut __sk_buff, case: &Case, entry: *mut Flow, todo: u64) {
     if todo & act::STATUS != 0 {
         failed = agentsec_hear_status(skb, case, entry, number) as u32;
     }
-    if todo & act::ALERT != 0 && agentsec_refuses(skb, case) != 0 {
+    if todo & act::ALERT != 0 && agentsec_refuses(skb, case, number) != 0 {
         failed = AuthKind::TlsAlert as u32 + 1;
     }
     if failed != 0 {
@@ -627,7 +627,11 @@ fn hear_segment(
 fn look(entry: *const Flow, sent: Sent, answers: bool, asked: Asked) -> u64 {
     match sent.spoken() {
         Language::Http1 => 0,
-        Language::Tls if answers && asked.count() <= TLS_HANDSHAKE && !sent.is_midway() => act::ALERT,
+        Language::Tls if answers && asked.count() <= TLS_HANDSHAKE && !sent.is_midway() => {
+            // SAFETY: a whole entry, as the verifier checks.
+            let second = load(unsafe { &raw const (*entry).responses }) == 1;
+            act::ALERT | (second as u64) << act::NUMBER_SHIFT
+        }
         Language::Tls => 0,
         Language::Http2 if load_samples(entry) < SAMPLES_HTTP2 => act::HEADERS,
         Language::Http2 => 0,
@@ -687,14 +691,15 @@ fn sample(skb: *mut __sk_buff, case: &Case, entry: *mut Flow, language: Language
     agentsec_sample(skb, case, offset, pack(language, ordinal));
 }
 
-/// Whether the payload is a TLS alert that refuses the agent.
+/// Whether the payload is a TLS alert that refuses the agent, perhaps in the second answer.
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub extern "C" fn agentsec_refuses(skb: *mut __sk_buff, case: *const Case) -> i32 {
+pub extern "C" fn agentsec_refuses(skb: *mut __sk_buff, case: *const Case, second: u32) -> i32 {
     // SAFETY: the verifier checks that callers pass a whole case.
     let Some(case) = (unsafe { case.as_ref() }) else { return 0 };
     let Some(First { bytes, length }) = first(skb, case, 0) else { return 0 };
-    tls_alert(&bytes, length, case.headers.payload_bytes).is_some_and(|alert| alert.refuses()) as i32
+    tls_alert(&bytes, length, case.headers.payload_bytes).is_some_and(|alert| alert.refuses(second != 0))
+        as i32
 }
 
 /// Reads on in a status line at `offset` of the payload. The [`AuthKind`] plus one, if it is of a failed authentication.

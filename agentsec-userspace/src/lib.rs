@@ -42,5 +42,6 @@ pub mod clock;
 pub mod config;
 pub mod core;
 pub mod daemon;
+pub mod inspect;
 pub mod kernel;
 pub mod record;

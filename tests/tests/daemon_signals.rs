@@ -11,6 +11,8 @@ use agentsec_tests::servers::dns::{Answer as Named, DnsProbe, DnsServer, Reply};
 use agentsec_tests::servers::http_answer::Answer;
 use agentsec_tests::servers::http_probe::HttpProbe;
 use agentsec_tests::servers::http_server::{Script, ScriptedHttp};
+use agentsec_tests::servers::http2::{self, Answer as Called, Http2Server, Manner};
+use agentsec_tests::servers::logins::{Ending, Protocol};
 use agentsec_tests::servers::ports::{self, RefusingPort, ResetAfter};
 use agentsec_tests::servers::statistics::{self, within_5_percent_or_200us};
 use agentsec_tests::servers::tls::{Fate, TlsClient, Version, requiring_certificate};
@@ -312,5 +314,77 @@ fn ordinary_work_trips_nothing_and_scores_nothing() -> Result<()> {
     probe(&scene, login)?.get_many("/login", 2)?;
     let agent = scene.agent(0)?;
     assert_eq!((&agent["state"], &agent["risk"]), (&"CLOSED".into(), &0.0.into()), "{agent}");
+    Ok(())
+}
+
+/// Failed authentications that the daemon finds in samples, once there are so many.
+fn wait_for_sampled(scene: &Scene, count: u64) -> Result<()> {
+    let found = |status: &Value| status["agents"][0]["signals"]["auth"]["sampled"] == count;
+    scene.daemon.wait_until(&format!("{count} are found"), LONG, found).map(drop)
+}
+
+#[test]
+fn statuses_of_http2_and_grpc_are_those_that_the_client_met_however_often_they_come() -> Result<()> {
+    let scene = Scene::routed(1, &config(1))?;
+    let answers = [
+        Called::Status(401),
+        Called::GrpcTrailersOnly(16),
+        Called::Status(200),
+        Called::Status(403),
+        Called::GrpcTrailersOnly(0),
+        Called::Grpc(7),
+        Called::Status(404),
+    ];
+    let script = answers.map(http2::Reply::new).to_vec();
+    let server = Http2Server::start(&scene.lab.world().namespace, (ANY4, 0), LONG, script)?;
+    let to = scene.world(server.address().port());
+    let met = http2::ask(&scene.lab.agent(0).namespace, to, 28, Manner::OneByOne, LONG)?;
+    let refused = |one: &&http2::Measured| {
+        matches!(one.status, Some(401 | 403 | 407)) || matches!(one.grpc_status, Some(7 | 16))
+    };
+    let count = met.iter().filter(refused).count() as u64;
+    assert_eq!(count, 16);
+    wait_for_sampled(&scene, count)?;
+    let agent = scene.agent(0)?;
+    assert_eq!(number(&agent["signals"]["requests"]), 28);
+    assert_eq!(number(&agent["signals"]["auth_failures"]), count);
+    assert_eq!(scene.daemon.status()?["daemon"]["samples_cut"], 0);
+    Ok(())
+}
+
+#[test]
+fn logins_that_other_protocols_refuse_are_found_and_no_others() -> Result<()> {
+    let scene = Scene::routed(1, &config(1))?;
+    let (world, agent) = (&scene.lab.world().namespace, &scene.lab.agent(0).namespace);
+    let mut expected = 0;
+    for protocol in Protocol::ALL {
+        for ending in [Ending::Accepted, Ending::OtherError, Ending::Refused] {
+            let dialogue = protocol.login(ending);
+            let server = dialogue.serve(world, (ANY4, protocol.port()), LONG, Duration::ZERO)?;
+            dialogue.hold(agent, scene.world(protocol.port()), LONG)?;
+            drop(server);
+        }
+        expected += 1;
+        wait_for_sampled(&scene, expected).with_context(|| format!("{protocol:?}"))?;
+    }
+    let said = scene.daemon.events()?;
+    let found = said.iter().filter(|event| event["event_data"]["context"]["kind"] == "sampled").count();
+    assert_eq!(found, Protocol::ALL.len());
+    Ok(())
+}
+
+#[test]
+fn what_only_samples_tell_trips_without_another_packet() -> Result<()> {
+    let config = config(1).set("profiles.default.limits.max_auth_failures", 3);
+    let scene = Scene::routed(1, &config)?;
+    let dialogue = Protocol::PostgreSql.login(Ending::Refused);
+    let port = Protocol::PostgreSql.port();
+    let _server = dialogue.serve(&scene.lab.world().namespace, (ANY4, port), LONG, Duration::ZERO)?;
+    for _ in 0..4 {
+        dialogue.hold(&scene.lab.agent(0).namespace, scene.world(port), LONG)?;
+    }
+    scene.daemon.wait_for_state(NAMES[0], "OPEN", LONG)?;
+    let trip = scene.wait_for_event("the trip", |event| is_trip(event, NAMES[0]))?;
+    assert_eq!(trip["event_data"]["tripped"]["cause"], "max_auth_failures", "{trip}");
     Ok(())
 }

@@ -230,7 +230,7 @@ fn a_tls_alert_that_refuses_the_agent_counts_within_the_handshake() -> Result<()
         talk.say(&arena, &[&[22, 3, 3, 0, 70, 11][..], &[0; 70]].concat())?;
         talk.hear(&arena, &alert)?;
         assert_eq!(arena.maps.ledger(agent.slot)?.auth_total[TlsAlert as usize], expected, "{what}");
-        for _ in 0..3 {
+        for _ in 0..8 {
             talk.say(&arena, &[&[23, 3, 3, 0, 70][..], &[0; 70]].concat())?;
             talk.hear(&arena, &[&[23, 3, 3, 0, 70][..], &[0; 70]].concat())?;
         }

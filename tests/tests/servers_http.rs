@@ -11,9 +11,10 @@ use agentsec_tests::servers::delays::{jittered, with_outliers};
 use agentsec_tests::servers::http_answer::{Answer, Ending};
 use agentsec_tests::servers::http_probe::{HttpProbe, Measured};
 use agentsec_tests::servers::http_server::{Script, ScriptedHttp};
-use agentsec_tests::servers::segments;
+use agentsec_tests::servers::segments::{self, Segment};
+use agentsec_tests::servers::statistics::{nearest_rank, within_5_percent_or_200us};
 use agentsec_tests::traffic::capture::{Capture, Captured, Keep};
-use anyhow::Result;
+use anyhow::{Context, Result};
 
 const ANY4: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
 const WHOLE: Keep = Keep { frames: 10_000, bytes: 2000 };
@@ -200,4 +201,45 @@ fn an_answer_can_end_its_connection_in_order_or_by_a_reset() -> Result<()> {
         assert_eq!(error.kind(), kind);
     }
     Ok(())
+}
+
+#[test]
+fn the_client_measures_what_is_on_its_interface() -> Result<()> {
+    const ASKS: usize = 100;
+    /// How much the clock of the frames may be corrected against the client's meanwhile.
+    const CLOCKS: Duration = Duration::from_micros(50);
+    let lab = Lab::routed(1)?;
+    let delays = jittered(11, ASKS, Duration::from_millis(10), Duration::from_millis(30));
+    let (_server, to) = start(&lab, Script::new(Answer::delayed(200, &delays)))?;
+    let capture = Capture::start(&lab.agent(0).namespace, "eth0", LONG, WHOLE)?;
+    let measured = probe(&lab, to)?.get_many("/", ASKS)?;
+    let told: Vec<_> = measured.iter().map(|one| one.first_byte).collect();
+    let seen = waits(&capture.stop()?, to.port())?;
+    assert_eq!(seen.len(), ASKS);
+    // A busy machine wakes the client late, and how late says nothing about the client: so no more is asked of most
+    // than that they are not less than what the interface saw, and of the quickest tenth that they are the same.
+    let early = told.iter().zip(&seen).find(|(told, seen)| **told + CLOCKS < **seen);
+    assert_eq!(early, None, "told less than seen");
+    let late: Vec<_> = told.iter().zip(&seen).map(|(told, seen)| told.saturating_sub(*seen)).collect();
+    let late = nearest_rank(&late, 100).context("a rank")?;
+    let quickest = delays.iter().min().context("a delay")?;
+    assert!(within_5_percent_or_200us(*quickest + late, *quickest), "{late:?} late");
+    Ok(())
+}
+
+/// From each frame with data to `port` to the next with data from it, by the kernel's timestamps.
+fn waits(captured: &Captured, port: u16) -> Result<Vec<Duration>> {
+    let mut asked = None;
+    let mut waits = Vec::new();
+    for frame in &captured.frames {
+        let Some(segment) = Segment::parse(&frame.bytes).filter(|segment| !segment.payload.is_empty()) else {
+            continue;
+        };
+        if segment.to.1 == port {
+            asked = Some(frame.at);
+        } else if let Some(asked) = asked.take() {
+            waits.push(frame.at.duration_since(asked)?);
+        }
+    }
+    Ok(waits)
 }

@@ -40,6 +40,8 @@ fn daemon(page: &mut Page, daemon: &DaemonStatus) {
     page.sample("events_total", &[("outcome", "lost")], daemon.events.lost);
     page.family("samples_total", "counter", "Samples of answers that were read.");
     page.sample("samples_total", &[], daemon.samples_read);
+    page.family("samples_cut_total", "counter", "Samples of which something could not be read.");
+    page.sample("samples_cut_total", &[], daemon.samples_cut);
     page.family("events_queued", "gauge", "Forensic events waiting to be written.");
     page.sample("events_queued", &[], daemon.events.queued);
 }

@@ -6,6 +6,7 @@ use super::settings::AgentSettings;
 use super::totals::{Losses, Totals};
 use agentsec_common::agent::Slot;
 use agentsec_common::counters::Counters;
+use agentsec_common::flow::FlowKey;
 use agentsec_common::ledger::TripRecord;
 use agentsec_common::notice::Notice;
 use agentsec_common::policy::{Control, SlowSignals, State};
@@ -24,6 +25,17 @@ pub enum Input {
         slot: Slot,
         /// All of its slow signals.
         signals: SlowSignals,
+    },
+    /// A sample told that an authentication has failed.
+    Refused {
+        /// When the kernel saw it, monotonic nanoseconds.
+        at_ns: u64,
+        /// On which connection of which agent.
+        flow: FlowKey,
+        /// The agent's epoch then.
+        epoch: u32,
+        /// Who said so, in words.
+        by: String,
     },
     /// An operator asks for something.
     Operator {

@@ -1,5 +1,6 @@
 //! What observations and notices tell besides trips: deadlines, drops, losses, new endpoints, violations.
 
+use super::address::from_address;
 use super::agent::{Agent, Why};
 use super::command::Command;
 use super::draft::{Draft, EventKind, centi, milli};
@@ -10,6 +11,7 @@ use super::trip;
 use super::tripped::{By, Packet, Tripped, cause_name};
 use agentsec_common::auth::AuthKind;
 use agentsec_common::counters::Counters;
+use agentsec_common::flow::FlowKey;
 use agentsec_common::notice::{Notice, NoticeKind};
 use agentsec_common::policy::{Mode, State};
 use agentsec_common::risk;
@@ -154,6 +156,27 @@ pub(super) fn notice(agent: &mut Agent, now: Time, notice: &Notice) -> Option<Dr
             Some(agent.draft(at, EventKind::SecurityViolation, data))
         }
     }
+}
+
+/// The event of a failed authentication that a sample told.
+pub(super) fn refused(agent: &Agent, now: Time, at_ns: u64, flow: &FlowKey, epoch: u32, by: &str) -> Draft {
+    let endpoint = format!("{} port {}", from_address(flow.remote), flow.remote_port);
+    let data = json!({
+        "violation_type": "authentication_failed",
+        "severity": "medium",
+        "policy_violated": format!("profiles.{}.auth_failures", agent.settings.profile_name),
+        "attempted_action": format!("connection with {endpoint}, which was answered with {by}"),
+        "context": {
+            "kind": "sampled",
+            "weight": 1,
+            "endpoint": endpoint,
+            "local_port": flow.local_port,
+            "protocol": flow.protocol(),
+            "epoch": epoch,
+        },
+        "risk_score": milli(agent.contributions(now).total()),
+    });
+    agent.draft(Time { mono_ns: at_ns, wall_ns: now.wall_at(at_ns) }, EventKind::SecurityViolation, data)
 }
 
 /// `None` for a kind that this daemon does not know.

@@ -7,6 +7,7 @@ use agentsec_common::agent::Slot;
 use agentsec_common::endpoint::EndpointKey;
 use agentsec_common::flow::{Flow, FlowKey};
 use agentsec_common::profile::FOLLOW_FLOWS;
+use agentsec_common::window::Moment;
 use anyhow::Result;
 
 use crate::core::flows::{Expected, Finding, Late, Untold, endpoint_of, look};
@@ -37,6 +38,13 @@ impl Flows {
     /// An endpoint is forgotten, and what it is owed.
     pub(super) fn forget_owed(&mut self, key: &EndpointKey) {
         self.owed.remove(key);
+    }
+}
+
+impl Flows {
+    /// Counts failed authentications that somebody found, at a moment of the agent's windows.
+    pub(super) fn fail(&mut self, slot: Slot, moment: Moment, failures: u32) {
+        self.slow.entry(slot).or_default().fail(moment, failures);
     }
 }
 
@@ -163,7 +171,7 @@ impl Daemon {
     }
 
     /// Says what lasts of the signals that only the daemon sees.
-    fn say_slow_signals(&mut self, now: Time) {
+    pub(super) fn say_slow_signals(&mut self, now: Time) {
         let mut said = Vec::new();
         for (slot, slow) in &mut self.flows.slow {
             let (Some(profile), Some(control)) =
@@ -183,6 +191,7 @@ impl Daemon {
     pub(super) fn forget_flows(&mut self, slot: Slot) -> Result<()> {
         self.flows.slow.remove(&slot);
         self.flows.owed.retain(|key, _| key.slot != slot);
+        self.samples.forget(slot);
         self.recent.remove(&slot);
         let mut keys = Vec::new();
         self.kernel.collector.each_flow(|key, _| keys.extend((key.slot() == slot).then_some(key)))?;

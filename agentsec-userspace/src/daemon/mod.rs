@@ -15,6 +15,7 @@ mod observe;
 mod operate;
 mod reload;
 mod roster;
+mod samples;
 mod signals;
 mod start;
 mod state;
@@ -25,7 +26,6 @@ use std::time::Duration;
 
 use agentsec_common::agent::Slot;
 use agentsec_common::notice::{Notice, NoticeKind};
-use agentsec_common::sample::Sample;
 use anyhow::{Context, Result};
 use serde_json::json;
 use tokio::signal::unix::{SignalKind, signal};
@@ -47,6 +47,7 @@ use bells::{Bells, Rung};
 use flows::Flows;
 use networks::Networks;
 use roster::Roster;
+use samples::Samples;
 use state::StateFile;
 
 /// Name of the events file in the state directory.
@@ -78,7 +79,7 @@ struct Daemon {
     networks: Networks,
     flows: Flows,
     recent: BTreeMap<Slot, Recent>,
-    samples_seen: u64,
+    samples: Samples,
     next_reclaim_ns: u64,
     next_ageing_ns: u64,
     next_repair_ns: u64,
@@ -229,11 +230,6 @@ impl Daemon {
             self.sample(&sample);
         }
         false
-    }
-
-    /// The first bytes of an answer that the kernel does not read.
-    fn sample(&mut self, _sample: &Sample) {
-        self.samples_seen += 1;
     }
 
     fn notice(&mut self, notice: Notice) {

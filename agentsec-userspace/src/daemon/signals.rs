@@ -2,7 +2,7 @@
 
 use agentsec_common::ledger::Ledger;
 
-use crate::api::views::{ResponseTimes, Signals, mean_ms, ns_as_ms};
+use crate::api::views::{AuthCounts, ResponseTimes, Signals, mean_ms, ns_as_ms};
 use crate::core::recent::{Recent, quantiles_ns};
 use crate::core::view::AgentView;
 use crate::core::{Observation, Time};
@@ -35,7 +35,7 @@ impl Daemon {
             unusual_endpoints: view.unusual_endpoints,
             auth_failures: view.auth_failures_centi / 100,
             deviation_ms: f64::from(view.deviation_100us) / 10.0,
-            auth: view.totals.auth.into(),
+            auth: AuthCounts { sampled: self.samples.failures(view.slot), ..view.totals.auth.into() },
             response_time: self.response_time(now, view, member, ledger),
             requests: view.requests,
             requests_per_minute: per_minute(view.requests, member.window_ns),

@@ -57,7 +57,7 @@ impl Daemon {
             networks: Networks::default(),
             flows: Flows::default(),
             recent: BTreeMap::new(),
-            samples_seen: 0,
+            samples: super::Samples::default(),
             next_reclaim_ns: 0,
             next_ageing_ns: 0,
             next_repair_ns: 0,

@@ -110,7 +110,8 @@ impl Daemon {
                 queued: self.journal.waiting() as u64,
                 lost: self.journal.lost(),
             },
-            samples_read: self.samples_seen,
+            samples_read: self.samples.read,
+            samples_cut: self.samples.cut,
             alerts: self.alerts.clone(),
             packet_sockets: self.cgroups.packet_sockets.as_ref().map(|denied| match denied {
                 Ok(()) => PACKET_SOCKETS_DENIED.to_owned(),

@@ -13,17 +13,20 @@
 //! * [`tls`] servers require a certificate of an authority in [`certificates`], and clients tell which alert they got.
 //! * [`dns`]: a responder that is slow, loses answers or knows no name, and a client.
 //! * [`statistics`]: what a client's measurements come to.
+//! * [`logins`] that other protocols refuse in the clear, as [`dialogue`]s.
 //! * [`hostile`]: a server that has no kernel to keep it honest, and segments and datagrams of somebody in between.
 //! * [`segments`]: what a capture saw, as TCP segments.
 
 pub mod certificates;
 pub mod delays;
+pub mod dialogue;
 pub mod dns;
 pub mod hostile;
 pub mod http2;
 pub mod http_answer;
 pub mod http_probe;
 pub mod http_server;
+pub mod logins;
 pub mod ports;
 pub mod segments;
 pub mod service;

@@ -55,6 +55,9 @@ pub struct AuthCounts {
     pub refused: u64,
     /// Connections that were reset before the remote had said anything.
     pub reset_before_data: u64,
+    /// Refusals that the daemon has found in samples since it started.
+    #[serde(default)]
+    pub sampled: u64,
 }
 
 impl From<[u64; AUTH_ROOM]> for AuthCounts {
@@ -67,6 +70,7 @@ impl From<[u64; AUTH_ROOM]> for AuthCounts {
             tls_alert: of(AuthKind::TlsAlert),
             refused: of(AuthKind::Refused),
             reset_before_data: of(AuthKind::ResetBeforeData),
+            sampled: 0,
         }
     }
 }
@@ -74,7 +78,7 @@ impl From<[u64; AUTH_ROOM]> for AuthCounts {
 impl AuthCounts {
     /// Every kind with its name, in the order of the contract.
     #[must_use]
-    pub const fn named(&self) -> [(&'static str, u64); 6] {
+    pub const fn named(&self) -> [(&'static str, u64); 7] {
         [
             (AuthKind::Http401.name(), self.http_401),
             (AuthKind::Http403.name(), self.http_403),
@@ -82,6 +86,7 @@ impl AuthCounts {
             (AuthKind::TlsAlert.name(), self.tls_alert),
             (AuthKind::Refused.name(), self.refused),
             (AuthKind::ResetBeforeData.name(), self.reset_before_data),
+            ("sampled", self.sampled),
         ]
     }
 }
@@ -168,7 +173,7 @@ mod tests {
     fn every_kind_is_shown_under_its_name() {
         let counts: AuthCounts = [1, 2, 3, 4, 5, 6, 0, 0].into();
         let expected = ALL_AUTH_KINDS.map(|kind| (kind.name(), kind as u64 + 1));
-        assert_eq!(counts.named(), expected);
+        assert_eq!(counts.named()[..expected.len()], expected);
         let shown = serde_json::to_value(counts).unwrap();
         for (name, count) in expected {
             assert_eq!(shown[name], count);

@@ -87,6 +87,7 @@ pub(crate) fn one_agent() -> Status {
             strays: StrayPackets::default(),
             events: EventCounts { written: 5, queued: 0, lost: 0 },
             samples_read: 11,
+            samples_cut: 2,
             attachments_pending: 0,
             packet_sockets: None,
             alerts: Vec::new(),
@@ -145,7 +146,7 @@ fn the_status_is_the_contract() {
             "agents_by_state": {"CLOSED": 0, "HALF_OPEN": 0, "OPEN": 1},
             "strays": {"unidentified_packets": 0, "unpoliced_packets": 0},
             "events": {"written": 5, "queued": 0, "lost": 0},
-            "samples_read": 11, "attachments_pending": 0, "alerts": []
+            "samples_read": 11, "samples_cut": 2, "attachments_pending": 0, "alerts": []
         }
     });
     assert_eq!(serde_json::to_value(one_agent()).unwrap(), expected);

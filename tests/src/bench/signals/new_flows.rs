@@ -38,7 +38,7 @@ pub(super) fn rows() -> Result<Vec<Row>> {
     let elapsed = start.elapsed().as_secs_f64();
     let busy = (cpu_seconds(pid)? - before) / elapsed;
     drop(servers);
-    let signals = daemon.agent(&agent(0))?["signals"].clone();
+    let told = daemon.agent(&agent(0))?;
     let rate = made as f64 / elapsed;
     Ok(vec![
         Row::at_least(
@@ -49,9 +49,9 @@ pub(super) fn rows() -> Result<Vec<Row>> {
             RATE as f64 * 0.98,
             " a second",
         ),
-        lost("requests", &signals["requests_total"], made)?,
-        lost("refusals", &signals["auth"]["http_401"], made)?,
-        lost("response times", &signals["responses_total"], made)?,
+        lost("requests", &told["totals"]["requests"], made)?,
+        lost("refusals", &told["signals"]["auth"]["http_401"], made)?,
+        lost("response times", &told["totals"]["responses"], made)?,
         Row::at_most(
             "signals",
             "CPU of the daemon meanwhile",
