@@ -30,6 +30,10 @@ fn was_there(removed: Result<(), MapError>) -> Result<bool, MapError> {
     match removed {
         Ok(()) => Ok(true),
         Err(MapError::KeyNotFound) => Ok(false),
+        // What a look-up calls a missing key is an error of the system call here.
+        Err(MapError::SyscallError(error)) if error.io_error.raw_os_error() == Some(libc::ENOENT) => {
+            Ok(false)
+        }
         Err(error) => Err(error),
     }
 }
