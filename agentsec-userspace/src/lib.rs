@@ -40,3 +40,4 @@ pub mod core;
 pub mod daemon;
 pub mod kernel;
 pub mod record;
+pub mod recovery;
