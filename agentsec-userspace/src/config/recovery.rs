@@ -241,7 +241,8 @@ fn absolute(section: &Section<'_>, key: &'static str) -> Option<PathBuf> {
 
 /// A local directory is absolute; anything else names its backend with a colon.
 fn location_of(text: &str) -> Result<String, String> {
-    let is_remote = text.split_once(':').is_some_and(|(backend, rest)| !backend.contains('/') && !rest.is_empty());
+    let is_remote =
+        text.split_once(':').is_some_and(|(backend, rest)| !backend.contains('/') && !rest.is_empty());
     let fits = !text.contains(char::is_control) && (text.starts_with('/') || is_remote);
     if fits { Ok(text.trim_end_matches('/').to_owned()) } else { Err(format!("is {text:?}")) }
 }

@@ -53,6 +53,8 @@ impl Daemon {
             alerts: Vec::new(),
             cgroups: Cgroups::default(),
             networks: Networks::default(),
+            recovery: None,
+            changed: false,
             next_reclaim_ns: 0,
             next_ageing_ns: 0,
             next_repair_ns: 0,

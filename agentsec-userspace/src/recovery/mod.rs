@@ -10,19 +10,33 @@
 //! decoded in a process that can be killed, bounded and niced, never in the one that contains agents. No work here
 //! runs on the daemon's loop.
 
+mod automatic;
 pub mod catalogue;
 pub mod child;
 pub mod durable;
 pub mod error;
 pub mod freeze;
+pub mod jobs;
 pub mod key;
 pub mod moment;
+pub mod plan;
+pub mod progress;
+pub mod recover;
 pub mod restic;
+pub mod retention;
+pub mod schedule;
+pub mod service;
 pub mod staging;
 pub mod store;
+pub mod suspicion;
+pub mod tiers;
+mod work;
+pub mod world;
 
 pub use catalogue::{Catalogue, Record};
 pub use child::Cancel;
 pub use error::{Failure, Kind};
 pub use moment::Moment;
+pub use service::Service;
 pub use store::Store;
+pub use world::{AgentNow, Told, World};

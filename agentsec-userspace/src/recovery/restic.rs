@@ -7,12 +7,13 @@ use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::Mutex;
 use std::time::Duration;
 
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::child::{self, Bounds, Cancel, ChildError, Ended};
+use super::child::{self, Bounds, Cancel, ChildError, Ended, Heard};
 use super::error::{Failure, Kind};
 
 /// Tag of every snapshot that we make.
@@ -120,21 +121,22 @@ impl Restic {
             command.arg("--tag").arg(tag);
         }
         command.arg("--").arg(target);
-        let (mut summary, mut unread, mut vanished) = (None, Vec::new(), 0);
-        let result = self.end(command, cancel, |line| {
+        let mut summary = None;
+        let missed = Mutex::new(Missed::default());
+        let hear = |line: &str| missed.lock().map_or(Heard::Kept, |mut missed| missed.hear(line));
+        let bounds = Bounds { hear: &hear, ..self.bounds(cancel) };
+        let result = self.end(command, bounds, |line| {
             let Ok(message) = serde_json::from_slice::<Value>(line) else { return };
             match message["message_type"].as_str() {
                 Some("status") => {
                     let number = |key: &str| message[key].as_u64().unwrap_or_default();
                     progress(number("bytes_done"), number("total_bytes"));
                 }
-                // A file that is gone is no part of the state any more; one that cannot be read is.
-                Some("error") if message["error"]["Err"] == ENOENT => vanished += 1,
-                Some("error") if unread.len() < 5 => unread.push(describe(&message)),
                 Some("summary") => summary = Some(message),
                 _ => {}
             }
         });
+        let Missed { vanished, unread } = missed.into_inner().unwrap_or_default();
         let said = match result {
             Ok(ended) => ended.said,
             Err(failure) if failure.message.contains(INCOMPLETE) && vanished > 0 && unread.is_empty() => {
@@ -192,7 +194,12 @@ impl Restic {
         let (found, least) = self.walk(id, tree, cancel)?;
         let mut command = self.command();
         command.args(["dump", "--no-lock", "--archive", "tar", id, "/"]);
-        let ended = child::copy(&mut command, self.bounds(cancel), u64::MAX - 1, Counted { progress, done: 0, all: least });
+        let ended = child::copy(
+            &mut command,
+            self.bounds(cancel),
+            u64::MAX - 1,
+            Counted { progress, done: 0, all: least },
+        );
         let ended = self.judge(ended)?;
         if ended.written < least {
             let message =
@@ -224,7 +231,10 @@ impl Restic {
         if is_ours {
             return Ok((found, least));
         }
-        Err(Failure::new(Kind::Damaged, format!("the repository's snapshot {id} is not the one that was made")))
+        Err(Failure::new(
+            Kind::Damaged,
+            format!("the repository's snapshot {id} is not the one that was made"),
+        ))
     }
 
     /// Writes a snapshot into the empty directory `into`.
@@ -235,7 +245,7 @@ impl Restic {
     pub fn restore(&self, id: &str, into: &Path, cancel: &Cancel) -> Result<(), Failure> {
         let mut command = self.command();
         command.args(["restore", "--no-lock", "--target"]).arg(into).arg(id);
-        self.end(command, cancel, |_| {}).map(drop)
+        self.end(command, self.bounds(cancel), |_| {}).map(drop)
     }
 
     /// Forgets snapshots, and with `prune` frees what no other needs.
@@ -267,50 +277,33 @@ impl Restic {
         self.run(&arguments, cancel, |_| {}).map(drop)
     }
 
-    /// Bytes that the repository takes, counted by restic.
-    ///
-    /// # Errors
-    ///
-    /// When the repository cannot be read.
-    pub fn raw_bytes(&self, cancel: &Cancel) -> Result<u64, Failure> {
-        let mut text = Vec::new();
-        self.run(&["stats", "--json", "--no-lock", "--mode", "raw-data"], cancel, |line| {
-            text.extend_from_slice(line);
-        })?;
-        let stats: Value = serde_json::from_slice(&text).unwrap_or_default();
-        Ok(stats["total_size"].as_u64().unwrap_or_default())
-    }
-
-    /// Runs restic; a lock that a dead process has left is removed once.
     fn run(
         &self,
         arguments: &[&str],
         cancel: &Cancel,
-        mut on_line: impl FnMut(&[u8]) + Send,
+        on_line: impl FnMut(&[u8]) + Send,
     ) -> Result<Ended, Failure> {
-        let command = || {
-            let mut command = self.command();
-            command.args(arguments);
-            command
-        };
-        self.end(command(), cancel, &mut on_line)
+        let mut command = self.command();
+        command.args(arguments);
+        self.end(command, self.bounds(cancel), on_line)
     }
 
+    /// Runs restic; a lock that a dead process has left is removed once.
     fn end(
         &self,
         mut command: Command,
-        cancel: &Cancel,
+        bounds: Bounds<'_>,
         mut on_line: impl FnMut(&[u8]) + Send,
     ) -> Result<Ended, Failure> {
-        let first = self.judge(child::lines(&mut command, self.bounds(cancel), &mut on_line));
+        let first = self.judge(child::lines(&mut command, bounds, &mut on_line));
         if !first.as_ref().is_err_and(|failure| failure.kind == Kind::Locked) {
             return first;
         }
         // `unlock` removes only locks whose process is gone, or that nobody has refreshed for half an hour.
         let mut unlock = self.command();
         unlock.arg("unlock");
-        self.judge(child::lines(&mut unlock, self.bounds(cancel), |_| {}))?;
-        self.judge(child::lines(&mut command, self.bounds(cancel), on_line))
+        self.judge(child::lines(&mut unlock, bounds, |_| {}))?;
+        self.judge(child::lines(&mut command, bounds, on_line))
     }
 
     fn judge(&self, ended: Result<Ended, ChildError>) -> Result<Ended, Failure> {
@@ -322,8 +315,7 @@ impl Restic {
                 Err(Failure::new(kind_of(&said), about(&said)))
             }
             Err(ChildError::Spawn(error)) => {
-                let message =
-                    format!("{} cannot be run ({error}): install restic", self.program.display());
+                let message = format!("{} cannot be run ({error}): install restic", self.program.display());
                 Err(Failure::new(Kind::NoProgram, message))
             }
             Err(error) => Err(Failure::new(
@@ -339,18 +331,17 @@ impl Restic {
     }
 
     /// The repository without what may be a password in its address.
-    fn shown(&self) -> String {
-        match self.repository.split_once('@') {
-            Some((before, after)) if !self.is_local() => {
-                let scheme = before.rsplit_once("//").map_or("", |(scheme, _)| scheme);
-                format!("{scheme}//…@{after}")
-            }
-            _ => self.repository.clone(),
-        }
+    #[must_use]
+    pub fn shown(&self) -> String {
+        shown(&self.repository)
     }
 
     fn bounds<'a>(&self, cancel: &'a Cancel) -> Bounds<'a> {
-        Bounds { deadline: self.deadline, cancel, is_vain: if self.is_local() { is_vain } else { |_| false } }
+        Bounds {
+            deadline: self.deadline,
+            cancel,
+            hear: if self.is_local() { &hear_local } else { &child::keep },
+        }
     }
 
     fn command(&self) -> Command {
@@ -381,6 +372,18 @@ impl Restic {
     }
 }
 
+/// A location without what may be a password in it.
+#[must_use]
+pub fn shown(location: &str) -> String {
+    match location.split_once('@') {
+        Some((before, after)) if !location.starts_with('/') => {
+            let scheme = before.rsplit_once("//").map_or("", |(scheme, _)| scheme);
+            format!("{scheme}//…@{after}")
+        }
+        _ => location.to_owned(),
+    }
+}
+
 /// Reads a file of `NAME=VALUE` lines, which like the key must be nobody else's to read.
 ///
 /// # Errors
@@ -389,7 +392,8 @@ impl Restic {
 pub fn environment(path: &Path) -> Result<BTreeMap<OsString, OsString>, Failure> {
     super::key::check(path)?;
     let text = fs::read_to_string(path).map_err(Failure::io(path.display()))?;
-    let lines = text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty() && !line.starts_with('#'));
+    let lines =
+        text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty() && !line.starts_with('#'));
     lines
         .map(|(number, line)| {
             let (name, value) = line.split_once('=').ok_or_else(|| {
@@ -400,12 +404,36 @@ pub fn environment(path: &Path) -> Result<BTreeMap<OsString, OsString>, Failure>
         .collect()
 }
 
-/// Whether a line tells of a repeated attempt that can only fail again on a local disk.
-fn is_vain(line: &str) -> bool {
-    line.contains("returned error, retrying")
+/// A repeated attempt can only fail again on a local disk when data is not there or not right.
+fn hear_local(line: &str) -> Heard {
+    let is_vain = line.contains("returned error, retrying")
         && ["no such file", "verification failed", "hash", "not a directory", "no space left", "EOF"]
             .iter()
-            .any(|sign| line.contains(sign))
+            .any(|sign| line.contains(sign));
+    if is_vain { Heard::Vain } else { Heard::Kept }
+}
+
+/// What a backup could not read.
+#[derive(Default)]
+struct Missed {
+    vanished: u64,
+    unread: Vec<String>,
+}
+
+impl Missed {
+    /// A file that is gone is no part of the state any more; one that cannot be read is.
+    fn hear(&mut self, line: &str) -> Heard {
+        let Ok(message) = serde_json::from_str::<Value>(line) else { return hear_local(line) };
+        if message["message_type"] != "error" {
+            return Heard::Kept;
+        }
+        if message["error"]["Err"] == ENOENT {
+            self.vanished += 1;
+        } else if self.unread.len() < 5 {
+            self.unread.push(describe(&message));
+        }
+        Heard::Counted
+    }
 }
 
 /// One line for a file that could not be read.
@@ -500,8 +528,10 @@ mod tests {
 
     #[test]
     fn only_what_cannot_get_better_is_vain() {
-        assert!(is_vain("Load(<data/4f>) returned error, retrying after 1s: open x: no such file or directory"));
-        assert!(!is_vain("Load(<data/4f>) returned error, retrying after 1s: connection refused"));
-        assert!(!is_vain("no such file or directory"));
+        let heard =
+            |why: &str| hear_local(&format!("Load(<data/4f>) returned error, retrying after 1s: {why}"));
+        assert_eq!(heard("open x: no such file or directory"), Heard::Vain);
+        assert_eq!(heard("connection refused"), Heard::Kept);
+        assert_eq!(hear_local("no such file or directory"), Heard::Kept);
     }
 }

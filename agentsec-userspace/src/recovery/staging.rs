@@ -41,8 +41,8 @@ impl Target {
         let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
             return Err(bad("cannot be replaced"));
         };
-        let parent = fs::canonicalize(parent)
-            .map_err(|error| bad(&format!("has no parent directory: {error}")))?;
+        let parent =
+            fs::canonicalize(parent).map_err(|error| bad(&format!("has no parent directory: {error}")))?;
         let target = Self { parent, name: name.into() };
         target.state(&target.open()?)?;
         Ok(target)
@@ -95,7 +95,8 @@ impl Target {
 /// When there is no safe place.
 pub fn prepare(home: &Path, target: &Target, name: &str) -> Result<PathBuf, Failure> {
     durable::private_directory(home)?;
-    let device = |path: &Path| fs::metadata(path).map(|about| about.dev()).map_err(Failure::io(path.display()));
+    let device =
+        |path: &Path| fs::metadata(path).map(|about| about.dev()).map_err(Failure::io(path.display()));
     let place = if device(home)? == device(&target.parent)? {
         home.join(name)
     } else {

@@ -77,8 +77,11 @@ impl Store {
         };
         let below = |base: &str| format!("{}/{agent}", base.trim_end_matches('/'));
         let default = || below(&state_dir.join("snapshots").to_string_lossy());
-        let repository =
-            spec.repository.clone().or_else(|| common.repository.as_deref().map(below)).unwrap_or_else(default);
+        let repository = spec
+            .repository
+            .clone()
+            .or_else(|| common.repository.as_deref().map(below))
+            .unwrap_or_else(default);
         let home = home(state_dir);
         Ok(Self {
             agent: agent.to_owned(),
@@ -380,7 +383,7 @@ impl Store {
 
     fn bounds<'a>(&self, cancel: &'a Cancel) -> Bounds<'a> {
         let deadline = Duration::from_nanos(self.spec.command_timeout_ns);
-        Bounds { deadline, cancel, is_vain: |_| false }
+        Bounds { deadline, cancel, hear: &child::keep }
     }
 }
 

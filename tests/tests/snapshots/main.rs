@@ -1,5 +1,6 @@
 //! Snapshots in a real repository, looked at by the real restic.
 
+mod children;
 mod hostile;
 mod tree;
 
@@ -17,16 +18,24 @@ use anyhow::{Context, Result, ensure};
 /// A store whose agent's state is the directory `state` beside it.
 pub struct Bench {
     home: tempfile::TempDir,
+    /// The store.
     pub store: Store,
 }
 
+/// Now, in a boot of a name that does not matter.
 pub fn now() -> Moment {
     Moment::new(clock::now(), "boot")
 }
 
 impl Bench {
+    /// In the directory for temporary files.
     pub fn new() -> Result<Self> {
-        let home = tempfile::tempdir()?;
+        Self::within(std::env::temp_dir())
+    }
+
+    /// In a directory of one's own below `directory`.
+    pub fn within(directory: impl AsRef<Path>) -> Result<Self> {
+        let home = tempfile::tempdir_in(directory)?;
         let state = home.path().join("state");
         let body = format!("directory = {:?}", state.display().to_string());
         let spec = recovery(&body)?;
@@ -34,18 +43,22 @@ impl Bench {
         Ok(Self { home, store })
     }
 
+    /// Path of a file beside the state.
     pub fn path(&self, name: &str) -> PathBuf {
         self.home.path().join(name)
     }
 
+    /// Takes a snapshot.
     pub fn create(&self) -> Result<Record, Failure> {
         self.store.create(&Wish::default(), &now, &Cancel::default(), &mut |_, _| {})
     }
 
+    /// Reads one again.
     pub fn verify(&self, id: &str) -> Result<Record, Failure> {
         self.store.verify(id, &now, &Cancel::default(), &mut |_, _| {})
     }
 
+    /// Restores one as `snapshot restore` does.
     pub fn restore(&self, id: &str, to: &Path) -> Result<(), Failure> {
         let target = Target::of(to)?;
         let (laid_out, place) = self.store.lay_out(id, &target, "test", &Cancel::default())?;

@@ -50,7 +50,10 @@ pub fn entries(root: &Path) -> Result<BTreeMap<PathBuf, Entry>> {
         let first_name = names.entry((about.dev(), about.ino())).or_insert_with(|| relative.clone()).clone();
         let link = about.is_symlink().then(|| fs::read_link(&path)).transpose()?;
         let mut attributes = BTreeMap::new();
-        for name in if about.is_file() || about.is_dir() { Some(xattr::list(&path)?) } else { None }.into_iter().flatten() {
+        for name in if about.is_file() || about.is_dir() { Some(xattr::list(&path)?) } else { None }
+            .into_iter()
+            .flatten()
+        {
             attributes.insert(name.clone(), xattr::get(&path, &name)?.unwrap_or_default());
         }
         let entry = Entry {

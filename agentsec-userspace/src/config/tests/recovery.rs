@@ -6,7 +6,7 @@ use crate::config::recovery::{Freeze, Keep, StateSource};
 #[test]
 fn an_agents_state_and_how_it_comes_back_are_read() {
     let config = parse_one(
-        "[recovery]\nrepository = \"rest:http://localhost:8000/\"\nlookback = \"2min\"\n\
+        "[recovery]\nrepository = \"rest:http://localhost:8000/\"\nlookback = \"2m\"\n\
          [agents.a]\ninterface = \"v0\"\n[agents.a.recovery]\ndirectory = \"/srv/a\"\nfreeze = \"apps/a\"\n\
          stop = [\"/bin/stop\", \"a\"]\ninterval = \"off\"\ndependencies = [\"b\"]\nkeep = { last = 3 }\n\
          [agents.b]\ninterface = \"v1\"\nrecovery = { command = [\"/bin/dump\"], restore = [\"/bin/load\"] }\n",
@@ -19,7 +19,10 @@ fn an_agents_state_and_how_it_comes_back_are_read() {
     assert_eq!((&a.freeze, a.interval_ns), (&Freeze::Cgroup("apps/a".into()), None));
     assert_eq!(a.keep, Keep { last: 3, ..Keep::default() });
     let b = config.agents["b"].recovery.as_ref().unwrap();
-    assert_eq!((&b.source, b.interval_ns), (&StateSource::Command(vec!["/bin/dump".into()]), Some(300_000_000_000)));
+    assert_eq!(
+        (&b.source, b.interval_ns),
+        (&StateSource::Command(vec!["/bin/dump".into()]), Some(300_000_000_000))
+    );
 }
 
 #[test]
