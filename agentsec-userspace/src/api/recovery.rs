@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 
 use super::request::{RequestError, RequestErrorCode};
 use super::routes::{Agent, Answer, Caller, JsonBody, Shared, invalid};
-use super::views::recovery::{PlanView, SnapshotList};
+use super::views::recovery::{Places, PlanView, SnapshotList};
 use crate::clock;
 use crate::recovery::jobs::Job;
 use crate::recovery::{Failure, Kind, Service};
@@ -135,6 +135,6 @@ async fn job(State(shared): State<Shared>, Path(number): Path<u64>) -> Answer<Jo
     .await
 }
 
-async fn tiers(State(shared): State<Shared>) -> Answer<Value> {
-    ask(shared, |service| Ok(Json(json!({ "agents": service.tiers()? })))).await
+async fn tiers(State(shared): State<Shared>) -> Answer<Places> {
+    ask(shared, |service| Ok(Json(Places { agents: service.tiers()? }))).await
 }

@@ -28,8 +28,6 @@ pub struct RecoveryConfig {
     /// How long before an incident's first event an untypical endpoint or a violation counts as its beginning,
     /// nanoseconds.
     pub lookback_ns: u64,
-    /// Room for recent snapshots in memory, over all agents.
-    pub memory_bytes: u64,
 }
 
 impl Default for RecoveryConfig {
@@ -42,7 +40,6 @@ impl Default for RecoveryConfig {
             environment_file: None,
             timeout_ns: 3600 * SECOND,
             lookback_ns: 600 * SECOND,
-            memory_bytes: 64 << 20,
         }
     }
 }
@@ -130,7 +127,6 @@ pub(super) fn read(section: &Section<'_>) -> RecoveryConfig {
         environment_file: absolute(section, "environment_file"),
         timeout_ns: section.duration("timeout", SECOND..=7 * 86_400 * SECOND).unwrap_or(default.timeout_ns),
         lookback_ns: section.duration("lookback", SECOND..=86_400 * SECOND).unwrap_or(default.lookback_ns),
-        memory_bytes: section.bytes("memory", 1 << 40).unwrap_or(default.memory_bytes),
     };
     section.finish();
     config

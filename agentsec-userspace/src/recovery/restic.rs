@@ -5,10 +5,11 @@
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Mutex;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use serde::Deserialize;
 use serde_json::Value;
@@ -122,7 +123,7 @@ impl Restic {
         }
         command.arg("--").arg(target);
         let mut summary = None;
-        let missed = Mutex::new(Missed::default());
+        let missed = Mutex::new(Missed::since(parent));
         let hear = |line: &str| missed.lock().map_or(Heard::Kept, |mut missed| missed.hear(line));
         let bounds = Bounds { hear: &hear, ..self.bounds(cancel) };
         let result = self.end(command, bounds, |line| {
@@ -136,7 +137,7 @@ impl Restic {
                 _ => {}
             }
         });
-        let Missed { vanished, unread } = missed.into_inner().unwrap_or_default();
+        let Missed { vanished, unread, .. } = missed.into_inner().unwrap_or_default();
         let said = match result {
             Ok(ended) => ended.said,
             Err(failure) if failure.message.contains(INCOMPLETE) && vanished > 0 && unread.is_empty() => {
@@ -416,23 +417,46 @@ fn hear_local(line: &str) -> Heard {
 /// What a backup could not read.
 #[derive(Default)]
 struct Missed {
+    parent: PathBuf,
+    /// Unix seconds.
+    began: i64,
     vanished: u64,
     unread: Vec<String>,
 }
 
 impl Missed {
-    /// A file that is gone is no part of the state any more; one that cannot be read is.
+    /// For a backup below `parent` that begins now.
+    fn since(parent: &Path) -> Self {
+        let began = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        let began = i64::try_from(began.as_secs()).unwrap_or(i64::MAX);
+        Self { parent: parent.to_owned(), began, ..Self::default() }
+    }
+
     fn hear(&mut self, line: &str) -> Heard {
         let Ok(message) = serde_json::from_str::<Value>(line) else { return hear_local(line) };
         if message["message_type"] != "error" {
             return Heard::Kept;
         }
-        if message["error"]["Err"] == ENOENT {
+        if self.has_vanished(&message) {
             self.vanished += 1;
         } else if self.unread.len() < 5 {
             self.unread.push(describe(&message));
         }
         Heard::Counted
+    }
+
+    /// Whether what could not be read is gone, and so no part of the state any more. Some errors come without a
+    /// reason; then what is there now tells: nothing, or something that was made or changed meanwhile.
+    fn has_vanished(&self, message: &Value) -> bool {
+        match message["error"]["Err"].as_i64() {
+            Some(code) => code == i64::from(ENOENT),
+            None => {
+                match fs::symlink_metadata(self.parent.join(message["item"].as_str().unwrap_or_default())) {
+                    Ok(about) => about.ctime() >= self.began,
+                    Err(error) => error.kind() == std::io::ErrorKind::NotFound,
+                }
+            }
+        }
     }
 }
 

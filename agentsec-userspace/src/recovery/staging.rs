@@ -150,8 +150,7 @@ pub fn clear(place: &Path) -> Result<(), Failure> {
 ///
 /// When it is something else.
 pub fn only_directory(place: &Path) -> Result<PathBuf, Failure> {
-    let entries: Result<Vec<_>, io::Error> =
-        fs::read_dir(place).and_then(Iterator::collect).map_err(|error| error);
+    let entries: io::Result<Vec<_>> = fs::read_dir(place).and_then(Iterator::collect);
     let entries = entries.map_err(Failure::io(place.display()))?;
     if let [entry] = entries.as_slice()
         && entry.file_type().is_ok_and(|kind| kind.is_dir())

@@ -1,11 +1,22 @@
 //! Where snapshots lie and how much they take.
+//!
+//! What is recent is in memory without any doing of ours: the kernel keeps what was just written and read, gives it
+//! up when memory is needed, and so bounds it better than a second copy could be. Here it is only counted.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::child::{self, Bounds, Cancel};
 use super::store::Store;
+
+/// What counts pages in memory.
+const FINCORE: &str = "/usr/bin/fincore";
+/// Files that it is given at once.
+const AT_ONCE: usize = 500;
 
 /// The most entries that are counted in a repository: more are told as at least so much.
 const COUNTED: usize = 1_000_000;
@@ -13,7 +24,7 @@ const COUNTED: usize = 1_000_000;
 /// One place where an agent's snapshots lie.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Tier {
-    /// `disk`, `remote` or `copy`.
+    /// `memory`, `disk`, `remote` or `copy`.
     pub tier: String,
     /// The location, without passwords.
     pub location: String,
@@ -38,6 +49,15 @@ pub fn of(store: &Store) -> Vec<Tier> {
         state_bytes: there.iter().map(|record| record.bytes).sum(),
         stored_bytes: is_local.then(|| directory_bytes(Path::new(&store.restic.repository))),
     }];
+    if is_local && let Some(resident) = resident_bytes(Path::new(&store.restic.repository)) {
+        let memory = Tier {
+            tier: "memory".into(),
+            location: "the page cache".into(),
+            stored_bytes: Some(resident),
+            ..Tier::default()
+        };
+        tiers.insert(0, memory);
+    }
     if let Some(other) = &store.copy_to {
         let copied: Vec<_> = records.iter().filter(|record| record.copied).collect();
         tiers.push(Tier {
@@ -54,19 +74,41 @@ pub fn of(store: &Store) -> Vec<Tier> {
 /// Bytes of the files in a directory and below.
 #[must_use]
 pub fn directory_bytes(path: &Path) -> u64 {
-    let (mut total, mut next, mut seen) = (0, vec![path.to_owned()], 0);
+    files(path).iter().map(|(_, bytes)| bytes).sum()
+}
+
+/// Bytes of a directory's files that are in memory; `None` when nobody can tell.
+fn resident_bytes(path: &Path) -> Option<u64> {
+    let mut resident = 0;
+    for files in files(path).chunks(AT_ONCE) {
+        let mut command = Command::new(FINCORE);
+        command.args(["--bytes", "--noheadings", "--output", "RES", "--"]);
+        command.args(files.iter().map(|(path, _)| path));
+        let bounds =
+            Bounds { deadline: Duration::from_secs(5), cancel: &Cancel::default(), hear: &child::keep };
+        child::lines(&mut command, bounds, |line| {
+            let number = std::str::from_utf8(line).ok().and_then(|line| line.trim().parse::<u64>().ok());
+            resident += number.unwrap_or_default();
+        })
+        .ok()?;
+    }
+    Some(resident)
+}
+
+/// Every file in a directory and below, with its size.
+fn files(path: &Path) -> Vec<(PathBuf, u64)> {
+    let (mut files, mut next) = (Vec::new(), vec![path.to_owned()]);
     while let Some(directory) = next.pop() {
         for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
-            seen += 1;
             match entry.metadata() {
                 Ok(about) if about.is_dir() => next.push(entry.path()),
-                Ok(about) => total += about.len(),
+                Ok(about) => files.push((entry.path(), about.len())),
                 Err(_) => {}
             }
-            if seen == COUNTED {
-                return total;
+            if files.len() == COUNTED {
+                return files;
             }
         }
     }
-    total
+    files
 }

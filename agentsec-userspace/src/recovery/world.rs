@@ -66,7 +66,10 @@ impl World {
     ///
     /// When it is not recoverable, or the environment file cannot be used.
     pub fn store(&self, id: &str, state_dir: &Path) -> Result<Store, Failure> {
-        Store::new(id, &self.agent(id)?.recovery, &self.common, state_dir)
+        let mut store = Store::new(id, &self.agent(id)?.recovery, &self.common, state_dir)?;
+        // Whoever is being contained goes first.
+        store.restic.nice = true;
+        Ok(store)
     }
 
     /// An agent with what stops it.
@@ -82,7 +85,10 @@ impl World {
         };
         // The root of the tree is nobody's: everything would die.
         let cgroup = path.filter(|path| !path.is_empty()).and_then(|path| Some(tree?.join(path)));
-        Ok(Subject { store: self.store(id, state_dir)?, cgroup })
+        let mut store = self.store(id, state_dir)?;
+        // Somebody waits for this.
+        store.restic.nice = false;
+        Ok(Subject { store, cgroup })
     }
 
     /// The cgroup that is frozen while an agent's state is read.

@@ -13,6 +13,7 @@ mod program;
 mod row;
 mod scale;
 mod setup;
+mod snapshot;
 mod statistics;
 mod throughput;
 mod timing;
@@ -41,7 +42,7 @@ pub struct Options {
 type Bench = fn(&Options) -> Result<Vec<Row>>;
 
 /// All benches by name, in the order in which they run.
-const BENCHES: [(&str, Bench); 7] = [
+const BENCHES: [(&str, Bench); 8] = [
     ("program", program::run),
     ("cgroup", cgroup::run),
     ("xdp", xdp::run),
@@ -49,6 +50,7 @@ const BENCHES: [(&str, Bench); 7] = [
     ("drop", drop::run),
     ("throughput", throughput::run),
     ("scale", scale::run),
+    ("snapshot", snapshot::run),
 ];
 
 /// Measures; tells whether every target is met.

@@ -2,6 +2,7 @@
 
 mod children;
 mod hostile;
+mod remote;
 mod tree;
 
 use std::fs;

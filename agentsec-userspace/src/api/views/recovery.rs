@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::recovery::plan::Plan;
+use crate::recovery::tiers::Tier;
 use crate::recovery::{Moment, Record};
 
 /// One snapshot: one of an agent's options.
@@ -80,6 +81,40 @@ impl SnapshotList {
         };
         let snapshots = records.iter().rev().map(view).collect();
         Self { agent, suspicious_since: since.map(Moment::shown), snapshots }
+    }
+}
+
+/// Where every agent's snapshots lie.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Places {
+    /// Each agent's tiers.
+    pub agents: BTreeMap<String, Vec<Tier>>,
+}
+
+impl Places {
+    /// One line over everybody; nothing when nobody has snapshots.
+    #[must_use]
+    pub fn summary(&self, bytes: impl Fn(u64) -> String) -> Option<String> {
+        let tiers = || self.agents.values().flatten();
+        let snapshots: u64 = tiers()
+            .filter(|tier| matches!(tier.tier.as_str(), "disk" | "remote"))
+            .map(|tier| tier.snapshots)
+            .sum();
+        let stored = |name: &'static str| {
+            let found = tiers().filter(move |tier| tier.tier == name);
+            let total: u64 = found.clone().filter_map(|tier| tier.stored_bytes).sum();
+            (found.count() > 0).then(|| format!("{} in tier {name}", bytes(total)))
+        };
+        let remote = tiers()
+            .filter(|tier| tier.tier == "remote" || (tier.tier == "copy" && tier.stored_bytes.is_none()))
+            .map(|tier| tier.snapshots)
+            .sum::<u64>();
+        let mut parts = vec![format!("{snapshots} of {} agents", self.agents.len())];
+        parts.extend(["memory", "disk", "copy"].into_iter().filter_map(stored));
+        if remote > 0 {
+            parts.push(format!("{remote} in remote stores"));
+        }
+        (!self.agents.is_empty()).then(|| format!("snapshots: {}", parts.join(", ")))
     }
 }
 

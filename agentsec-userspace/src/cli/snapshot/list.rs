@@ -8,18 +8,19 @@ use super::super::table::{Cell, Table};
 use super::super::units::{bytes, count, duration};
 use super::super::{Context, Outcome};
 use crate::api::client::escaped;
-use crate::api::views::recovery::{SnapshotList, SnapshotView};
+use crate::api::views::recovery::{Places, SnapshotList, SnapshotView};
 use crate::recovery::plan::short;
 
 #[derive(Debug, clap::Args)]
 pub(in crate::cli) struct Args {
-    /// Which agent
-    agent: String,
+    /// Which agent; without one, where every agent's snapshots lie and how much they take
+    agent: Option<String>,
 }
 
 impl Args {
     pub(in crate::cli) async fn run(self, context: &Context) -> Outcome {
-        let path = format!("/v1/agents/{}/snapshots", escaped(&self.agent));
+        let Some(agent) = &self.agent else { return places(context).await };
+        let path = format!("/v1/agents/{}/snapshots", escaped(agent));
         let list: SnapshotList = context.client.get(&path).await?;
         if context.output.json {
             context.output.object(&list)?;
@@ -28,6 +29,38 @@ impl Args {
         }
         Ok(Exit::Ok)
     }
+}
+
+async fn places(context: &Context) -> Outcome {
+    let places: Places = context.client.get("/v1/snapshots").await?;
+    if context.output.json {
+        context.output.object(&places)?;
+    } else {
+        context.output.text(&render_places(&places, context.output.style))?;
+    }
+    Ok(Exit::Ok)
+}
+
+fn render_places(places: &Places, style: Style) -> String {
+    if places.agents.is_empty() {
+        return "no agent has a recovery section\n".into();
+    }
+    let mut table = Table::new(&["AGENT", "TIER", "SNAPSHOTS", "STATE", "STORED", "LOCATION"]);
+    for (agent, tiers) in &places.agents {
+        for tier in tiers {
+            let is_memory = tier.tier == "memory";
+            let unless_memory = |text: String| Cell::number(if is_memory { String::new() } else { text });
+            table.row([
+                Cell::new(agent).tone(Tone::Strong),
+                Cell::new(&tier.tier),
+                unless_memory(count(tier.snapshots)),
+                unless_memory(bytes(tier.state_bytes)),
+                Cell::number(tier.stored_bytes.map(bytes).unwrap_or_default()),
+                Cell::new(&tier.location),
+            ]);
+        }
+    }
+    table.render(style)
 }
 
 fn render(list: &SnapshotList, style: Style) -> String {
