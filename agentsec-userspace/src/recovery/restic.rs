@@ -351,6 +351,10 @@ impl Restic {
         if Path::new("/usr/bin/setpriv").exists() {
             words.extend(["/usr/bin/setpriv", "--pdeathsig", "KILL", "--"].map(OsStr::new));
         }
+        // The daemon is the last to go when memory is short; this is not.
+        if Path::new("/usr/bin/choom").exists() {
+            words.extend(["/usr/bin/choom", "-n", "500", "--"].map(OsStr::new));
+        }
         if self.nice {
             words.extend(["/usr/bin/nice", "-n", "10"].map(OsStr::new));
         }
