@@ -369,6 +369,67 @@ fn snapshots_are_taken_by_themselves_while_an_agent_is_closed_and_old_ones_go() 
 }
 
 #[test]
+fn an_agent_that_was_frozen_when_the_daemon_was_killed_is_thawed_by_the_next() -> Result<()> {
+    let home = tempfile::tempdir()?;
+    let cgroup = Cgroup::new("frozen")?;
+    let mut sleep = Command::new("sleep");
+    sleep.arg("1000");
+    let _member = cgroup.spawn(None, sleep)?;
+    let reading = home.path().join("reading");
+    let script = format!("touch {}; exec sleep 300", reading.display());
+    let config = config(1)
+        .of_agent("recovery.command", words(&["/bin/sh", "-c", &script]))
+        .of_agent("recovery.restore", words(&["/bin/true"]))
+        .of_agent("recovery.command_timeout", "5m")
+        .of_agent("recovery.freeze", cgroup.path())
+        .of_agent("recovery.interval", "off");
+    let mut scene = Scene::routed(1, &config)?;
+    let quiet = std::process::Stdio::null;
+    let mut create = scene.daemon.command(&["snapshot", "create", NAMES[0]]).stderr(quiet()).spawn()?;
+    wait::until("the state to be read", LONG, || reading.exists().then_some(()))?;
+    let frozen = || fs::read_to_string(cgroup.directory().join("cgroup.freeze")).unwrap_or_default();
+    assert_eq!(frozen().trim(), "1");
+    scene.daemon.kill9()?;
+    create.wait()?;
+    assert_eq!(frozen().trim(), "1", "nobody was there to thaw it");
+    scene.daemon.restart()?;
+    wait::until("it to be thawed", LONG, || (frozen().trim() == "0").then_some(()))
+}
+
+#[test]
+fn what_changes_in_a_repository_without_our_doing_is_told() -> Result<()> {
+    let quiet = Quiet::new(1, "", "", |config| config)?;
+    let daemon = &quiet.scene.daemon;
+    let first = json(daemon, &["snapshot", "create", NAMES[0]])?;
+    let restic = |arguments: &[&str]| -> Result<()> {
+        let state = daemon.paths().state();
+        let mut command = Command::new("restic");
+        command.args(["--no-cache", "--repo"]).arg(state.join("snapshots/alice"));
+        command.arg("--password-file").arg(state.join("snapshot.key")).args(arguments);
+        let output = command.output()?;
+        ensure!(output.status.success(), "{output:?}");
+        Ok(())
+    };
+    let id = first["id"].as_str().context("an id")?;
+    restic(&["backup", &quiet.path(NAMES[0]).display().to_string()])?;
+    restic(&["forget", id])?;
+    json(daemon, &["snapshot", "create", NAMES[0]])?;
+    let alert = quiet
+        .scene
+        .wait_for_event("the alert", |event| event["event_data"]["what"] == "repository_changed")?;
+    let data = &alert["event_data"];
+    assert_eq!(
+        (&data["gone"][0], data["not_ours"].as_array().map(Vec::len)),
+        (&id.into(), Some(1)),
+        "{alert}"
+    );
+    let list = json(daemon, &["snapshot", "list", NAMES[0]])?;
+    assert_eq!(list["snapshots"][1]["integrity_verified"], false, "{list}");
+    assert_eq!(ids(&list).len(), 2, "what is not ours is no option");
+    Ok(())
+}
+
+#[test]
 fn an_agent_that_is_configured_so_is_brought_back_without_being_asked_for_once_an_incident() -> Result<()> {
     let quiet = Quiet::new(1, "", "", |config| {
         config.of_agent("recovery.automatic", true).set("breaker.probe", "60s")

@@ -67,6 +67,14 @@ impl fmt::Display for ChildError {
 
 impl std::error::Error for ChildError {}
 
+/// Words before a command that make it end when the thread that started it does, even if that is killed; none where
+/// there is no `setpriv`.
+#[must_use]
+pub fn ending_with_us() -> Vec<&'static str> {
+    const SETPRIV: &str = "/usr/bin/setpriv";
+    if Path::new(SETPRIV).exists() { vec![SETPRIV, "--pdeathsig", "KILL", "--"] } else { Vec::new() }
+}
+
 /// How a child ended.
 #[derive(Debug)]
 pub struct Ended {

@@ -15,6 +15,8 @@ pub enum Kind {
     Locked,
     /// The repository has lost or changed data.
     Damaged,
+    /// The store does not allow it, as an append-only one allows no forgetting.
+    Denied,
     /// A disk is full.
     NoSpace,
     /// It took too long.

@@ -144,6 +144,10 @@ impl Restic {
                 failure.message
             }
             Err(failure) if failure.message.contains(INCOMPLETE) => {
+                // What restic has stored of it all the same is no snapshot. A server that forgets nothing keeps it.
+                if let Some(id) = summary.as_ref().and_then(|summary| summary["snapshot_id"].as_str()) {
+                    let _ = self.forget(&[id.to_owned()], false, cancel);
+                }
                 let what = format!("the state could not be read completely: {}", unread.join("; "));
                 return Err(Failure::new(Kind::Source, what));
             }
@@ -168,7 +172,7 @@ impl Restic {
     ///
     /// When the repository cannot be read.
     pub fn snapshots(&self, id: Option<&str>, cancel: &Cancel) -> Result<Vec<Stored>, Failure> {
-        let mut arguments = vec!["snapshots", "--json", "--no-lock", "--tag", TAG];
+        let mut arguments = vec!["snapshots", "--json", "--no-lock"];
         arguments.extend(id);
         let mut text = Vec::new();
         self.run(&arguments, cancel, |line| text.extend_from_slice(line))?;
@@ -272,10 +276,10 @@ impl Restic {
         let there = Self { repository: other.to_owned(), ..self.clone() };
         there.ensure(cancel)?;
         let key = self.key_file.display().to_string();
-        // `--repo2` is where to for the version of Debian 12 and for those after it that still take it.
-        let mut arguments = vec!["copy", "--quiet", "--repo2", other, "--password-file2", &key];
+        let mut arguments =
+            vec!["copy", "--quiet", "--from-repo", &self.repository, "--from-password-file", &key];
         arguments.extend(ids.iter().map(String::as_str));
-        self.run(&arguments, cancel, |_| {}).map(drop)
+        there.run(&arguments, cancel, |_| {}).map(drop)
     }
 
     fn run(
@@ -341,16 +345,13 @@ impl Restic {
         Bounds {
             deadline: self.deadline,
             cancel,
-            hear: if self.is_local() { &hear_local } else { &child::keep },
+            hear: if self.is_local() { &hear_local } else { &hear_remote },
         }
     }
 
     fn command(&self) -> Command {
-        let mut words: Vec<&OsStr> = Vec::new();
         // A child must not outlive a daemon that is killed: nobody would know what it still writes.
-        if Path::new("/usr/bin/setpriv").exists() {
-            words.extend(["/usr/bin/setpriv", "--pdeathsig", "KILL", "--"].map(OsStr::new));
-        }
+        let mut words: Vec<&OsStr> = child::ending_with_us().into_iter().map(OsStr::new).collect();
         // The daemon is the last to go when memory is short; this is not.
         if Path::new("/usr/bin/choom").exists() {
             words.extend(["/usr/bin/choom", "-n", "500", "--"].map(OsStr::new));
@@ -411,10 +412,17 @@ pub fn environment(path: &Path) -> Result<BTreeMap<OsString, OsString>, Failure>
 
 /// A repeated attempt can only fail again on a local disk when data is not there or not right.
 fn hear_local(line: &str) -> Heard {
-    let is_vain = line.contains("returned error, retrying")
-        && ["no such file", "verification failed", "hash", "not a directory", "no space left", "EOF"]
-            .iter()
-            .any(|sign| line.contains(sign));
+    let signs = ["no such file", "verification failed", "hash", "not a directory", "no space left", "EOF"];
+    hear_repeated(line, &signs)
+}
+
+/// And on a server that does not allow it.
+fn hear_remote(line: &str) -> Heard {
+    hear_repeated(line, &["403 Forbidden", "401 Unauthorized", "Access Denied", "AccessDenied"])
+}
+
+fn hear_repeated(line: &str, signs: &[&str]) -> Heard {
+    let is_vain = line.contains("returned error, retrying") && signs.iter().any(|sign| line.contains(sign));
     if is_vain { Heard::Vain } else { Heard::Kept }
 }
 
@@ -437,7 +445,7 @@ impl Missed {
     }
 
     fn hear(&mut self, line: &str) -> Heard {
-        let Ok(message) = serde_json::from_str::<Value>(line) else { return hear_local(line) };
+        let Ok(message) = serde_json::from_str::<Value>(line) else { return hear_remote(line) };
         if message["message_type"] != "error" {
             return Heard::Kept;
         }
@@ -479,7 +487,11 @@ fn describe(message: &Value) -> String {
 /// What restic complains of.
 fn kind_of(said: &str) -> Kind {
     let said = said.to_lowercase();
-    let table: [(&str, Kind); 18] = [
+    let table: [(&str, Kind); 22] = [
+        ("403 forbidden", Kind::Denied),
+        ("401 unauthorized", Kind::Denied),
+        ("access denied", Kind::Denied),
+        ("accessdenied", Kind::Denied),
         ("wrong password", Kind::Key),
         ("no key found", Kind::Key),
         ("already locked", Kind::Locked),
@@ -561,5 +573,8 @@ mod tests {
         assert_eq!(heard("open x: no such file or directory"), Heard::Vain);
         assert_eq!(heard("connection refused"), Heard::Kept);
         assert_eq!(hear_local("no such file or directory"), Heard::Kept);
+        let refused = "Remove(<snapshot/a8>) returned error, retrying after 1s: blob not removed, server response: 403 Forbidden (403)";
+        assert_eq!((hear_remote(refused), kind_of(refused)), (Heard::Vain, Kind::Denied));
+        assert_eq!(hear_remote("Load(<data/4f>) returned error, retrying after 1s: EOF"), Heard::Kept);
     }
 }

@@ -46,7 +46,8 @@ pub fn removable(shelves: &BTreeMap<String, Shelf<'_>>) -> BTreeMap<String, Vec<
 
 /// What an agent's own rule keeps.
 fn own<'a>(shelf: &Shelf<'a>) -> BTreeSet<&'a str> {
-    let newest_first = || shelf.records.iter().rev();
+    // What its repository no longer has is no snapshot to keep: another counts in its place.
+    let newest_first = || shelf.records.iter().rev().filter(|record| !record.missing);
     let mut kept: BTreeSet<&str> =
         newest_first().take(shelf.keep.last as usize).map(|record| record.id.as_str()).collect();
     kept.extend(newest_first().find(|record| record.is_verified()).map(|record| record.id.as_str()));
@@ -102,6 +103,13 @@ mod tests {
         assert!(!gone(&records, keep).contains(&"3".to_owned()));
         records[3].damaged = Some("since then".into());
         assert!(gone(&records, keep).contains(&"3".to_owned()));
+    }
+
+    #[test]
+    fn what_is_gone_from_the_repository_takes_nobodys_place() {
+        let mut records: Vec<Record> = (0..4).map(|n| record(format!("{n}"), n, true)).collect();
+        (records[2].missing, records[3].missing) = (true, true);
+        assert_eq!(gone(&records, Keep { last: 1, hourly: 0, daily: 0 }), ["0", "2", "3"]);
     }
 
     proptest! {

@@ -215,7 +215,9 @@ impl Store {
         let directory = spool.join(STREAM_DIRECTORY);
         durable::private_directory(&directory)?;
         let file = File::create(directory.join(STREAM_FILE)).map_err(Failure::io(spool.display()))?;
-        let mut command = operators_command(words);
+        // It ends with the daemon: nobody would read what it still says.
+        let words_that_end = child::ending_with_us().into_iter().chain(words.iter().map(String::as_str));
+        let mut command = operators_command(words_that_end);
         command.stdin(Stdio::null());
         let ended = child::copy(&mut command, self.bounds(cancel), self.spec.max_state_bytes, file);
         let failed = |why: &dyn std::fmt::Display| {
@@ -352,7 +354,7 @@ impl Store {
             .custom_flags(libc::O_NOFOLLOW)
             .open(&path)
             .map_err(|error| Failure::new(Kind::Damaged, format!("{}: {error}", path.display())))?;
-        let mut command = operators_command(&self.spec.restore);
+        let mut command = operators_command(self.spec.restore.iter().map(String::as_str));
         command.stdin(content);
         self.end(command, &self.spec.restore, cancel)
     }
@@ -366,7 +368,7 @@ impl Store {
         if words.is_empty() {
             return Ok(());
         }
-        let mut command = operators_command(words);
+        let mut command = operators_command(words.iter().map(String::as_str));
         command.stdin(Stdio::null());
         self.end(command, words, cancel)
     }
@@ -388,9 +390,10 @@ impl Store {
 }
 
 /// A command as configured: with no environment but the ordinary search path.
-fn operators_command(words: &[String]) -> Command {
-    let mut command = Command::new(&words[0]);
-    command.args(&words[1..]).current_dir("/").env_clear();
+fn operators_command<'a>(words: impl IntoIterator<Item = &'a str>) -> Command {
+    let mut words = words.into_iter();
+    let mut command = Command::new(words.next().unwrap_or_default());
+    command.args(words).current_dir("/").env_clear();
     command.env("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin");
     command
 }

@@ -9,6 +9,7 @@ use uuid::Uuid;
 use crate::core::EventKind;
 
 use super::catalogue::Record;
+use super::durable;
 use super::error::{Failure, Kind};
 use super::freeze::Frozen;
 use super::progress::{Progress, Way};
@@ -20,6 +21,8 @@ use super::world::{Told, World};
 
 /// How often data that no snapshot needs is given back.
 const PRUNE: Duration = Duration::from_secs(3600);
+/// How long a store that allows no forgetting is left in peace.
+const DENIED: Duration = Duration::from_secs(86_400);
 /// How long an equal tree that was verified speaks for a new snapshot of it.
 const SPEAKS_NS: u64 = 3_600_000_000_000;
 
@@ -44,6 +47,7 @@ pub(super) fn create(
     });
     match taken {
         Ok(records) => {
+            group.iter().for_each(|name| look_for_strangers(task, name));
             if automated {
                 tidy(task, group);
             }
@@ -143,6 +147,35 @@ fn spoken_for(store: &Store, id: &str, now_ns: u64) -> Result<Option<Record>, Fa
     catalogue.find(id).map(|record| Some(record.clone()))
 }
 
+/// Compares the repository with the catalogue; what has changed in it without our doing is told, once.
+fn look_for_strangers(task: &Task, agent: &str) {
+    let looked = (|| {
+        let store = task.service.world().store(agent, &task.service.shared().paths.state_dir)?;
+        let missing = |store: &Store| -> Result<BTreeSet<String>, Failure> {
+            let records = store.catalogue()?.records;
+            Ok(records.into_iter().filter(|record| record.missing).map(|record| record.id).collect())
+        };
+        let before = missing(&store)?;
+        let strangers: BTreeSet<String> =
+            store.compare(&task.cancel)?.into_iter().map(|stored| stored.id).collect();
+        let known_file = store.file("strangers.json");
+        let known: BTreeSet<String> = durable::load(&known_file)?.unwrap_or_default();
+        let after = missing(&store)?;
+        let (new, gone): (Vec<_>, Vec<_>) =
+            (strangers.difference(&known).collect(), after.difference(&before).collect());
+        if !new.is_empty() || !gone.is_empty() {
+            let data = json!({ "what": "repository_changed", "not_ours": new, "gone": gone });
+            task.service.shared().tell_alert(agent, data);
+            durable::save(&known_file, &strangers)?;
+        }
+        Ok(())
+    })();
+    if let Err::<(), Failure>(failure) = looked {
+        let data = json!({ "action": "failed", "work": "compare", "error": failure.message });
+        tell(task, agent, EventKind::Snapshot, data);
+    }
+}
+
 /// Forgets what retention lets go. What fails is told and tried again with the next snapshot.
 fn tidy(task: &Task, group: &[String]) {
     let world = task.service.world();
@@ -168,11 +201,26 @@ fn try_tidy(task: &Task, world: &World, group: &[String]) -> Result<(), Failure>
         .collect();
     for (name, ids) in retention::removable(&shelves).into_iter().filter(|(name, _)| group.contains(name)) {
         let store = world.store(&name, state_dir)?;
-        let stamp = store.file("pruned");
+        let (stamp, denied) = (store.file("pruned"), store.file("denied"));
+        if !is_older(&denied, DENIED) {
+            continue;
+        }
         let prune = is_older(&stamp, PRUNE);
         task.say(format!("letting {} old snapshots of {name} go", ids.len()));
-        store.restic.forget(&ids, prune, &task.cancel)?;
-        if prune {
+        // A daemon that was killed after the repository had forgotten some has left them in the catalogue.
+        let is_there = |id: &&String| {
+            !catalogues[&name].records.iter().any(|record| record.id == **id && record.missing)
+        };
+        let there: Vec<String> = ids.iter().filter(is_there).cloned().collect();
+        if !there.is_empty()
+            && let Err(failure) = store.restic.forget(&there, prune, &task.cancel)
+        {
+            if failure.kind == Kind::Denied {
+                std::fs::write(&denied, "").map_err(Failure::io(denied.display()))?;
+            }
+            return Err(failure);
+        }
+        if prune && !there.is_empty() {
             std::fs::write(&stamp, "").map_err(Failure::io(stamp.display()))?;
         }
         let mut catalogue = store.catalogue()?;

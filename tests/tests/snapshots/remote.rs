@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use agentsec::recovery::{Cancel, Store};
+use agentsec::recovery::{Cancel, Kind, Store};
 use agentsec_tests::wait;
 use anyhow::{Context, Result, ensure};
 
@@ -60,12 +60,11 @@ fn an_append_only_server_takes_snapshots_and_forgets_none() -> Result<()> {
     let record = bench.create()?;
     ensure!(bench.verify(&record.id)?.is_verified());
     let refused = bench.store.restic.forget(std::slice::from_ref(&record.id), false, &Cancel::default());
-    println!("{refused:?}");
     ensure!(
         bench.store.restic.snapshots(Some(&record.id), &Cancel::default())?.len() == 1,
         "it is still there"
     );
-    refused.unwrap_err();
+    assert_eq!(refused.unwrap_err().kind, Kind::Denied, "and told at once");
     bench.restore(&record.id, &bench.path("out"))?;
     super::assert_same(&expected, &tree::entries(&bench.path("out"))?, "from the server");
     Ok(())
