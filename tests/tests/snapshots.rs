@@ -1,8 +1,12 @@
 //! Snapshots in a real repository, looked at by the real restic.
 
+#[path = "snapshots/children.rs"]
 mod children;
+#[path = "snapshots/hostile.rs"]
 mod hostile;
+#[path = "snapshots/remote.rs"]
 mod remote;
+#[path = "snapshots/tree.rs"]
 mod tree;
 
 use std::fs;
