@@ -2,7 +2,7 @@
 //!
 //! Data flows one way: words and notices of the kernel's programs become inputs of [`core`], which decides and
 //! emits commands; [`daemon`] stores the words and hands the events to [`record`]. [`config`] says what is
-//! expected of whom, [`api`] and [`cli`] are how operators see and steer it.
+//! expected of whom, [`recovery`] brings agents back, [`api`] and [`cli`] are how operators see and steer it.
 //!
 //! ```text
 //! kernel::collector ─▶ core ─▶ Command ─┬▶ kernel::enforcer
@@ -32,6 +32,8 @@
 //! | limit | a bound that trips by itself, whatever the score |
 //! | notice | what the kernel tells at once through the ring |
 //! | event | one record of what happened |
+//! | snapshot | an immutable, verified copy of an agent's state to recover from |
+//! | point | the snapshots of a group of agents that were taken together |
 //! | incident | what belongs together from a trip to CLOSED; an event's correlation id |
 //!
 //! Only [`daemon`] sees both sides; only [`kernel`] imports aya; [`core`] imports neither clock nor file.
@@ -45,3 +47,4 @@ pub mod daemon;
 pub mod inspect;
 pub mod kernel;
 pub mod record;
+pub mod recovery;

@@ -34,7 +34,7 @@ const fn tool(program: &'static str, package: &'static str, purpose: &'static st
 }
 
 /// The programs that tests, demo and bench run.
-pub const TOOLS: [Tool; 9] = [
+pub const TOOLS: [Tool; 12] = [
     tool("ip", "iproute2", "namespaces and veth pairs for the tests, the demo and the bench"),
     tool("bpftool", "bpftool", "an independent look at the kernel's programs and maps in tests"),
     tool("nft", "nftables", "the firewall that the bench compares with"),
@@ -43,6 +43,9 @@ pub const TOOLS: [Tool; 9] = [
     tool("tshark", "tshark", "reading the captured packets in tests with another's code"),
     tool("ethtool", "ethtool", "switching segmentation offload on and off in tests"),
     tool("curl", "curl", "requests of agents in tests and demo, and to the daemon's socket"),
+    tool("restic", "restic", "snapshots: what the daemon runs, and an independent look at what it stored"),
+    tool("rclone", "rclone", "an append-only server of snapshots in tests"),
+    tool("sqlite3", "sqlite3", "the state of the agent that tests poison and bring back"),
     tool("ps", "procps", "processes and sysctls in tests"),
 ];
 

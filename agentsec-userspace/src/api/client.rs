@@ -92,6 +92,11 @@ impl Client {
         self.answer(Method::POST, path, body.into()).await
     }
 
+    /// What the daemon answers to bytes that are no JSON.
+    pub async fn put<T: DeserializeOwned>(&self, path: &str, body: Bytes) -> Result<T, ClientError> {
+        self.answer(Method::PUT, path, body).await
+    }
+
     /// The body at `path`, piece by piece.
     pub async fn stream(&self, path: &str) -> Result<Pieces, ClientError> {
         let response = in_time(self.send(Method::GET, path, Bytes::new())).await?;

@@ -5,7 +5,8 @@
 //!                                            └─ events file (read directly, never through the loop)
 //! ```
 //!
-//! The API holds no state of the daemon: every answer comes from the loop through a [`Request`]'s reply, and
+//! The API holds no state of the daemon: every answer comes from the loop through a [`Request`]'s reply (but for
+//! snapshots, whose slow work has threads of its own: [`crate::recovery::Service`]), and
 //! every operator's wish goes there as an [`Operation`]. The types in [`views`] are the contract of `--json`.
 //!
 //! An agent must never reach this socket. File permissions are the first bar; the second is that every
@@ -17,6 +18,7 @@ mod error;
 pub mod event_log;
 pub mod metrics;
 pub mod peer;
+mod recovery;
 pub mod request;
 mod routes;
 pub mod server;

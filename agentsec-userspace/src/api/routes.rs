@@ -21,6 +21,7 @@ use super::request::{
 };
 use super::time::Timestamp;
 use super::views::{AgentList, EndpointList, Explanation, Status};
+use crate::recovery::Service;
 
 /// The most that the loop may take to answer, and a caller to send its body.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -31,13 +32,14 @@ const BODY_BYTES: usize = 16 * 1024;
 pub(super) struct Shared {
     pub(super) requests: mpsc::Sender<Request>,
     pub(super) events: PathBuf,
+    pub(super) recovery: Option<Service>,
 }
 
 /// Who is calling, as an extension of every request that passed the peer check.
 #[derive(Clone)]
 pub(super) struct Caller(pub(super) String);
 
-type Answer<T> = Result<Json<T>, RequestError>;
+pub(super) type Answer<T> = Result<Json<T>, RequestError>;
 
 pub(super) fn router(shared: Shared) -> Router {
     Router::new()
@@ -60,6 +62,7 @@ pub(super) fn router(shared: Shared) -> Router {
         .fallback(no_page)
         .method_not_allowed_fallback(no_method)
         .layer(DefaultBodyLimit::max(BODY_BYTES))
+        .merge(super::recovery::router())
         .with_state(shared)
 }
 
@@ -236,12 +239,12 @@ async fn read_metrics(State(shared): State<Shared>) -> Result<Response, RequestE
     Ok(([(CONTENT_TYPE, metrics::CONTENT_TYPE)], metrics::render(&status)).into_response())
 }
 
-fn invalid(message: impl Into<String>) -> RequestError {
+pub(super) fn invalid(message: impl Into<String>) -> RequestError {
     RequestError::new(RequestErrorCode::Invalid, message)
 }
 
 /// The agent that the path names.
-struct Agent(String);
+pub(super) struct Agent(pub(super) String);
 
 impl<S: Send + Sync> FromRequestParts<S> for Agent {
     type Rejection = RequestError;
@@ -288,7 +291,7 @@ impl<S: Send + Sync> FromRequestParts<S> for Caller {
 }
 
 /// A JSON body; an empty one is an empty object.
-struct JsonBody<T>(T);
+pub(super) struct JsonBody<T>(pub(super) T);
 
 impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for JsonBody<T> {
     type Rejection = RequestError;

@@ -50,6 +50,8 @@ pub struct ServerOptions {
     pub guard: Guard,
     /// The daemon's loop.
     pub requests: mpsc::Sender<Request>,
+    /// Snapshots and the way back, which answer without the loop.
+    pub recovery: Option<crate::recovery::Service>,
 }
 
 /// A running server. Dropping it stops it at once.
@@ -65,7 +67,11 @@ impl Server {
         let listener = UnixListener::from_std(listener).context("handing the socket to the runtime")?;
         let (stop, stopped) = watch::channel(false);
         let acceptor = Acceptor {
-            router: router(Shared { requests: options.requests.clone(), events: options.events }),
+            router: router(Shared {
+                requests: options.requests.clone(),
+                events: options.events,
+                recovery: options.recovery,
+            }),
             guard: options.guard,
             reports: Reports { requests: options.requests, last: None, unreported: 0 },
             serving: Arc::new(Semaphore::new(CONNECTIONS)),

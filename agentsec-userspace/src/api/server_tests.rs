@@ -30,6 +30,7 @@ fn fixture(guard: Guard) -> Fixture {
         events: run.path().join("events.jsonl"),
         guard,
         requests,
+        recovery: None,
     });
     let client = Client::new(run.path());
     Fixture { run, server: server.unwrap(), client, seen }

@@ -12,14 +12,17 @@ mod events;
 mod exempt;
 pub mod exit;
 mod explain;
+mod job;
 mod operate;
 mod output;
 mod quarantine;
+mod recover;
 mod release;
 mod reload;
 pub mod run;
 mod selection;
 mod shadow;
+mod snapshot;
 mod status;
 mod style;
 mod table;
@@ -96,6 +99,10 @@ enum Verb {
     Shadow(shadow::Args),
     /// Neither judge agents nor drop anything of them, or end that
     Exempt(exempt::Args),
+    /// Take, list, verify and restore snapshots of an agent's state
+    Snapshot(snapshot::Args),
+    /// Bring an agent back from a known-good snapshot
+    Recover(recover::Args),
     /// Break-glass: remove all programs, maps and links from the kernel
     Unload(unload::Args),
 }
@@ -135,6 +142,8 @@ fn dispatch(verb: Verb, context: &Context) -> Outcome {
         Verb::Release(args) => asynchronously(args.run(context)),
         Verb::Shadow(args) => asynchronously(args.run(context)),
         Verb::Exempt(args) => asynchronously(args.run(context)),
+        Verb::Snapshot(args) => args.run(context),
+        Verb::Recover(args) => asynchronously(args.run(context)),
         Verb::Unload(args) => asynchronously(args.run(context)),
     }
 }

@@ -8,6 +8,7 @@ use super::table::{Cell, Table};
 use super::units::{ago, bytes, count, duration, milliseconds};
 use super::{Context, Outcome};
 use crate::api::Timestamp;
+use crate::api::views::recovery::Places;
 use crate::api::views::{AgentStatus, AttachmentStatus, DaemonStatus, PACKET_SOCKETS_DENIED, State, Status};
 
 #[derive(Debug, clap::Args)]
@@ -24,6 +25,12 @@ impl Args {
             context.output.object(&status)?;
         } else {
             context.output.text(&render(&status, Timestamp::now(), context.output.style))?;
+            // A daemon that keeps none still has a status.
+            if let Ok(places) = context.client.get::<Places>("/v1/snapshots").await
+                && let Some(summary) = places.summary(bytes)
+            {
+                context.output.text(&format!("\n{}\n", harmless(&summary)))?;
+            }
         }
         let unhealthy = self.check && !problems(&status).is_empty();
         Ok(if unhealthy { Exit::Unhealthy } else { Exit::Ok })

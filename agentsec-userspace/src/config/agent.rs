@@ -1,6 +1,7 @@
 //! `[agents.NAME]`: who an agent is, and how it is judged.
 
 use super::attachment::{self, AddressAttachment, CgroupSelector};
+use super::recovery::{self, AgentRecovery};
 use super::section::{Section, text};
 use super::selector::Selector;
 use super::source::{Entry, Value};
@@ -40,6 +41,8 @@ pub struct AgentConfig {
     pub tags: Vec<String>,
     /// Its breaker's times.
     pub breaker: BreakerSettings,
+    /// How it is brought back, if it is.
+    pub recovery: Option<AgentRecovery>,
     /// `FILE:LINE` of the section, for messages.
     pub place: String,
 }
@@ -94,6 +97,7 @@ pub(super) fn read(section: Section<'_>, entry: &Entry, defaults: &Defaults) -> 
         newcomer: newcomer.unwrap_or(defaults.newcomer),
         tags: read_tags(&section),
         breaker: read_breaker(&section.section("breaker"), &defaults.breaker, true),
+        recovery: recovery::read_agent(&section),
         place: section.report.place(entry.key),
     };
     check_attachments(&section, entry, &agent);

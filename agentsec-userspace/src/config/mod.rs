@@ -5,12 +5,13 @@
 //! number is in range and every profile compiles.
 //!
 //! Drop-ins are `conf.d/*.toml` beside the file, in the order of their names. They add profiles and agents, and
-//! a key that they repeat in `[daemon]`, `[defaults]` or `[breaker]` overrides the earlier one. A profile or an
+//! a key that they repeat in `[daemon]`, `[defaults]`, `[breaker]` or `[recovery]` overrides the earlier one. A profile or an
 //! agent is defined in one place only.
 
 pub mod agent;
 pub mod attachment;
 mod daemon;
+mod dependencies;
 mod digest;
 pub mod error;
 mod follow;
@@ -19,6 +20,7 @@ mod overlap;
 pub mod prefix;
 mod probe;
 pub mod profile;
+pub mod recovery;
 mod section;
 mod selector;
 mod source;
@@ -37,6 +39,7 @@ pub use follow::Follow;
 pub use lookup::Match;
 pub use prefix::Prefix;
 pub use profile::ProfileConfig;
+pub use recovery::{AgentRecovery, RecoveryConfig};
 pub use selector::Selector;
 pub use source::Source;
 pub use typical::{TooManyRules, TypicalPrefix, TypicalRule};
@@ -65,6 +68,8 @@ pub struct Config {
     pub profiles: BTreeMap<String, ProfileConfig>,
     /// Agent sections by name.
     pub agents: BTreeMap<String, AgentConfig>,
+    /// Where snapshots are kept.
+    pub recovery: RecoveryConfig,
     /// The files that all of it was read from.
     pub sources: Vec<SourceDigest>,
 }
@@ -137,7 +142,8 @@ fn read(root: &Section<'_>) -> Config {
     // Without it, a configuration that names no profile at all could not be as short as it should be.
     profiles.entry(DEFAULT_PROFILE.into()).or_default();
     let agents = read_agents(&root.section("agents"), &defaults);
-    Config { daemon, guard, never_isolate, profiles, agents, sources: Vec::new() }
+    let recovery = recovery::read(&root.section("recovery"));
+    Config { daemon, guard, never_isolate, profiles, agents, recovery, sources: Vec::new() }
 }
 
 fn read_profiles(section: &Section<'_>) -> BTreeMap<String, ProfileConfig> {

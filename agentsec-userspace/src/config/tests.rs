@@ -1,6 +1,7 @@
 //! Whole configurations, as operators write them.
 
 mod attachments;
+mod recovery;
 
 use super::*;
 use agentsec_common::policy::State;

@@ -4,13 +4,14 @@ use super::attachment::CgroupSelector;
 use super::section::Section;
 use super::selector::Selector;
 use super::source::{Spot, Value};
-use super::{Config, overlap};
+use super::{Config, dependencies, overlap};
 use agentsec_common::typical::RULES_PER_PREFIX;
 
 /// Reports every problem between sections.
 pub(super) fn check(config: &Config, root: &Section<'_>) {
     check_profiles_exist(config, root);
     overlap::check(config, root);
+    dependencies::check(config, root);
     check_cgroup_root(config, root);
     check_never_isolate(config, root);
     check_typical(config, root);

@@ -35,6 +35,8 @@ pub enum EventKind {
     EndpointNew,
     /// Packets were dropped.
     Drops,
+    /// A snapshot was taken, verified or let go.
+    Snapshot,
     /// Data was lost.
     Loss,
     /// Something that an operator should look at.
@@ -43,7 +45,7 @@ pub enum EventKind {
 
 impl EventKind {
     /// Every kind, in the order of this enum.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 16] = [
         Self::AgentInteraction,
         Self::SecurityViolation,
         Self::ContainmentAction,
@@ -57,6 +59,7 @@ impl EventKind {
         Self::OperatorCommand,
         Self::EndpointNew,
         Self::Drops,
+        Self::Snapshot,
         Self::Loss,
         Self::Alert,
     ];
@@ -78,6 +81,7 @@ impl EventKind {
             Self::OperatorCommand => "OPERATOR_COMMAND",
             Self::EndpointNew => "ENDPOINT_NEW",
             Self::Drops => "DROPS",
+            Self::Snapshot => "SNAPSHOT",
             Self::Loss => "LOSS",
             Self::Alert => "ALERT",
         }

@@ -38,6 +38,7 @@ impl Daemon {
         match command {
             Command::SetControl { slot, control } => {
                 self.state.touch();
+                self.changed = true;
                 if self.kernel.enforcer.control(slot).is_some_and(|before| {
                     let trip_seq = self.kernel.collector.ledger(slot).trip_seq;
                     state_in_force(before, trip_seq) == State::Open

@@ -13,6 +13,7 @@ mod flows;
 mod networks;
 mod observe;
 mod operate;
+mod recovery;
 mod reload;
 mod roster;
 mod samples;
@@ -40,6 +41,7 @@ use crate::core::recent::Recent;
 use crate::core::{Draft, Engine, EventKind, Input, Time};
 use crate::kernel::Kernel;
 use crate::record::{Journal, JsonLines};
+use crate::recovery::{Service, Told};
 
 use agents::Row;
 use attach::cgroups::Cgroups;
@@ -80,6 +82,9 @@ struct Daemon {
     flows: Flows,
     recent: BTreeMap<Slot, Recent>,
     samples: Samples,
+    recovery: Option<Service>,
+    /// Whether recovery has to hear at once how the agents are now.
+    changed: bool,
     next_reclaim_ns: u64,
     next_ageing_ns: u64,
     next_repair_ns: u64,
@@ -100,8 +105,9 @@ pub fn run(options: RunOptions, config: Config) -> Result<()> {
         let bells = Bells::new(&config)?;
         let (requests, inbox) = mpsc::channel(64);
         let mut daemon = Daemon::start(options, config)?;
+        let told = daemon.start_recovery();
         let server = daemon.serve(requests)?;
-        let stopped = daemon.work(bells, inbox).await;
+        let stopped = daemon.work(bells, inbox, told).await;
         server.stop().await;
         daemon.stop();
         stopped
@@ -120,7 +126,12 @@ fn interval(config: &Config) -> Duration {
 }
 
 impl Daemon {
-    async fn work(&mut self, mut bells: Bells, mut inbox: mpsc::Receiver<Request>) -> Result<()> {
+    async fn work(
+        &mut self,
+        mut bells: Bells,
+        mut inbox: mpsc::Receiver<Request>,
+        mut told: mpsc::UnboundedReceiver<Told>,
+    ) -> Result<()> {
         let mut terminate = signal(SignalKind::terminate()).context("listening for SIGTERM")?;
         let mut interrupt = signal(SignalKind::interrupt()).context("listening for SIGINT")?;
         let mut hangup = signal(SignalKind::hangup()).context("listening for SIGHUP")?;
@@ -147,6 +158,7 @@ impl Daemon {
                     Some(request) => self.answer(request),
                     None => return Ok(()),
                 },
+                Some(told) = told.recv() => self.hear(told),
                 rung = bells.ring() => {
                     self.networks.ring();
                     match rung? {
@@ -172,6 +184,9 @@ impl Daemon {
                 tick = ticks(&self.config);
             }
             self.watch_more(&mut bells);
+            if std::mem::take(&mut self.changed) {
+                self.publish_recovery(clock::now());
+            }
             self.save();
         }
     }
@@ -203,6 +218,7 @@ impl Daemon {
             }
             self.retry_attachments();
             self.forget_released();
+            self.publish_recovery(now);
         }
         if now.mono_ns >= self.next_repair_ns {
             self.next_repair_ns = now.mono_ns + REPAIR_NS;
@@ -251,6 +267,9 @@ impl Daemon {
 
     /// Says that the daemon stops; enforcement stays.
     fn stop(&mut self) {
+        if let Some(recovery) = &self.recovery {
+            recovery.stop();
+        }
         let now = clock::now();
         let data = json!({ "enforcement": "stays in place", "pin_path": self.options.pin_path });
         self.record(now, Draft::daemon(now, EventKind::DaemonStopped, data));
@@ -283,6 +302,7 @@ impl Daemon {
             events: self.options.state_dir.join(EVENTS_NAME),
             guard,
             requests,
+            recovery: self.recovery.clone(),
         })
     }
 }

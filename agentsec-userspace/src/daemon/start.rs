@@ -58,6 +58,8 @@ impl Daemon {
             flows: Flows::default(),
             recent: BTreeMap::new(),
             samples: super::Samples::default(),
+            recovery: None,
+            changed: false,
             next_reclaim_ns: 0,
             next_ageing_ns: 0,
             next_repair_ns: 0,

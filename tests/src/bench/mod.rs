@@ -14,6 +14,7 @@ mod row;
 mod scale;
 mod setup;
 mod signals;
+mod snapshot;
 mod statistics;
 mod throughput;
 mod timing;
@@ -42,7 +43,7 @@ pub struct Options {
 type Bench = fn(&Options) -> Result<Vec<Row>>;
 
 /// All benches by name, in the order in which they run.
-const BENCHES: [(&str, Bench); 8] = [
+const BENCHES: [(&str, Bench); 9] = [
     ("program", program::run),
     ("signals", signals::run),
     ("cgroup", cgroup::run),
@@ -51,6 +52,7 @@ const BENCHES: [(&str, Bench); 8] = [
     ("drop", drop::run),
     ("throughput", throughput::run),
     ("scale", scale::run),
+    ("snapshot", snapshot::run),
 ];
 
 /// Measures; tells whether every target is met.

@@ -62,8 +62,11 @@ const fn without_tcx(test: &'static str) -> Without {
 /// Why tests run only with a filter.
 pub const SLOW: &str = "only with a filter: slow here, and they ask nothing of the kernel that others do not";
 
+/// Why snapshots are not tested in guests.
+const NO_RESTIC: &str = "it needs restic, and asks nothing of the kernel that differs between these";
+
 /// Every test program.
-const ROWS: [Row; 36] = [
+const ROWS: [Row; 38] = [
     Row {
         program: "daemon_interfaces",
         plan: Plan::Some(&[
@@ -167,6 +170,8 @@ const ROWS: [Row; 36] = [
     on_request("kernel_score"),
     on_request("surroundings"),
     Row { program: "documents", plan: Plan::Never("it asks nothing of a kernel"), without: &[], only: None },
+    Row { program: "daemon_recovery", plan: Plan::Never(NO_RESTIC), without: &[], only: None },
+    Row { program: "snapshots", plan: Plan::Never(NO_RESTIC), without: &[], only: None },
     Row {
         program: "kernel_races",
         plan: Plan::Never("it needs CPUs that race, and the guest has one"),

@@ -7,6 +7,7 @@ mod agent;
 mod daemon;
 mod endpoint;
 mod explanation;
+pub mod recovery;
 mod signals;
 
 pub use crate::core::protocol::protocol_name;

@@ -1,0 +1,143 @@
+//! `snapshot list`: an agent's options.
+
+use std::time::Duration;
+
+use super::super::exit::Exit;
+use super::super::style::{Style, Tone, harmless};
+use super::super::table::{Cell, Table};
+use super::super::units::{bytes, count, duration};
+use super::super::{Context, Outcome};
+use crate::api::client::escaped;
+use crate::api::views::recovery::{Places, SnapshotList, SnapshotView};
+use crate::recovery::plan::short;
+
+#[derive(Debug, clap::Args)]
+pub(in crate::cli) struct Args {
+    /// Which agent; without one, where every agent's snapshots lie and how much they take
+    agent: Option<String>,
+}
+
+impl Args {
+    pub(in crate::cli) async fn run(self, context: &Context) -> Outcome {
+        let Some(agent) = &self.agent else { return places(context).await };
+        let path = format!("/v1/agents/{}/snapshots", escaped(agent));
+        let list: SnapshotList = context.client.get(&path).await?;
+        if context.output.json {
+            context.output.object(&list)?;
+        } else {
+            context.output.text(&render(&list, context.output.style))?;
+        }
+        Ok(Exit::Ok)
+    }
+}
+
+async fn places(context: &Context) -> Outcome {
+    let places: Places = context.client.get("/v1/snapshots").await?;
+    if context.output.json {
+        context.output.object(&places)?;
+    } else {
+        context.output.text(&render_places(&places, context.output.style))?;
+    }
+    Ok(Exit::Ok)
+}
+
+fn render_places(places: &Places, style: Style) -> String {
+    if places.agents.is_empty() {
+        return "no agent has a recovery section\n".into();
+    }
+    let mut table = Table::new(&["AGENT", "TIER", "SNAPSHOTS", "STATE", "STORED", "LOCATION"]);
+    for (agent, tiers) in &places.agents {
+        for tier in tiers {
+            let is_memory = tier.tier == "memory";
+            let unless_memory = |text: String| Cell::number(if is_memory { String::new() } else { text });
+            table.row([
+                Cell::new(agent).tone(Tone::Strong),
+                Cell::new(&tier.tier),
+                unless_memory(count(tier.snapshots)),
+                unless_memory(bytes(tier.state_bytes)),
+                Cell::number(tier.stored_bytes.map(bytes).unwrap_or_default()),
+                Cell::new(&tier.location),
+            ]);
+        }
+    }
+    table.render(style)
+}
+
+fn render(list: &SnapshotList, style: Style) -> String {
+    if list.snapshots.is_empty() {
+        return format!("{} has no snapshots\n", harmless(&list.agent));
+    }
+    let mut table = Table::new(&[
+        "SNAPSHOT", "TIME", "AGE", "VERIFIED", "INCIDENT", "FILES", "SIZE", "NEW", "FITS", "NOTE",
+    ]);
+    for snapshot in &list.snapshots {
+        let fits: Vec<String> =
+            snapshot.dependencies.iter().map(|(agent, id)| format!("{agent}={}", short(id))).collect();
+        table.row([
+            Cell::new(short(&snapshot.snapshot_id)).tone(Tone::Strong),
+            Cell::new(snapshot.timestamp.get(..19).unwrap_or(&snapshot.timestamp)),
+            Cell::number(duration(Duration::from_secs(snapshot.age_s))),
+            verified(snapshot),
+            match snapshot.before_incident {
+                None => Cell::new(""),
+                Some(true) => Cell::new("before").tone(Tone::Good),
+                Some(false) => Cell::new("after").tone(Tone::Bad),
+            },
+            Cell::number(count(snapshot.files)),
+            Cell::number(bytes(snapshot.bytes)),
+            Cell::number(bytes(snapshot.added_bytes)),
+            Cell::new(fits.join(" ")),
+            Cell::new(note(snapshot)),
+        ]);
+    }
+    let since = list.suspicious_since.as_ref().map(|since| format!("suspicious since {since}\n"));
+    since.unwrap_or_default() + &table.render(style)
+}
+
+fn verified(snapshot: &SnapshotView) -> Cell {
+    match (&snapshot.problem, snapshot.integrity_verified) {
+        (Some(_), _) => Cell::new("damaged").tone(Tone::Bad),
+        (None, true) => Cell::new("yes").tone(Tone::Good),
+        (None, false) => Cell::new("no").tone(Tone::Warning),
+    }
+}
+
+fn note(snapshot: &SnapshotView) -> String {
+    let frozen = snapshot.frozen.then(|| "frozen meanwhile".to_owned());
+    let copied = snapshot.copied.then(|| "copied".to_owned());
+    [snapshot.problem.clone(), frozen, copied].into_iter().flatten().collect::<Vec<_>>().join("; ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn options_are_shown_with_what_a_choice_rests_on() {
+        let good = SnapshotView {
+            snapshot_id: "aaaaaaaabbbb".into(),
+            timestamp: "2026-01-01T00:00:00.000000000Z".into(),
+            age_s: 300,
+            integrity_verified: true,
+            before_incident: Some(true),
+            files: 1,
+            bytes: 2048,
+            dependencies: [("db".to_owned(), "ccccccccdddd".to_owned())].into(),
+            ..SnapshotView::default()
+        };
+        let bad = SnapshotView {
+            snapshot_id: "eeeeeeeeffff".into(),
+            problem: Some("a byte".into()),
+            before_incident: Some(false),
+            ..good.clone()
+        };
+        let since = Some("2026-01-01T00:01:00Z".to_owned());
+        let list = SnapshotList { agent: "a".into(), suspicious_since: since, snapshots: vec![bad, good] };
+        let text = render(&list, Style::default());
+        assert!(text.starts_with("suspicious since 2026-01-01T00:01:00Z\nSNAPSHOT"), "{text}");
+        assert!(text.contains("eeeeeeee  2026-01-01T00:00:00") && text.contains("damaged   after"), "{text}");
+        assert!(text.contains("yes       before") && text.contains("db=cccccccc"), "{text}");
+        let none = SnapshotList { agent: "a".into(), ..SnapshotList::default() };
+        assert_eq!(render(&none, Style::default()), "a has no snapshots\n");
+    }
+}

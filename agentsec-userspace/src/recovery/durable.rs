@@ -1,0 +1,82 @@
+//! Files that a crash leaves whole: the old one or the new one.
+
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::Path;
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use super::error::{Failure, Kind};
+
+/// Writes beside, syncs, renames.
+///
+/// # Errors
+///
+/// When it cannot be written; the old file stays.
+pub fn save(path: &Path, value: &impl Serialize) -> Result<(), Failure> {
+    let bytes = serde_json::to_vec_pretty(value)
+        .map_err(|error| Failure::new(Kind::Other, format!("{}: {error}", path.display())))?;
+    replace(path, &bytes).map_err(Failure::io(format!("cannot save {}", path.display())))
+}
+
+/// The value in a file; `None` when there is no file.
+///
+/// # Errors
+///
+/// When it cannot be read or understood.
+pub fn load<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, Failure> {
+    let bytes = match fs::read(path) {
+        Ok(bytes) => bytes,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(Failure::io(path.display())(error)),
+    };
+    let understood = serde_json::from_slice(&bytes).map(Some);
+    understood.map_err(|error| {
+        Failure::new(Kind::Other, format!("{} cannot be understood: {error}", path.display()))
+    })
+}
+
+/// Removes a file for good. One that is not there is what was wanted.
+///
+/// # Errors
+///
+/// When it stays.
+pub fn remove(path: &Path) -> Result<(), Failure> {
+    let removed = match fs::remove_file(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        other => other.and_then(|()| sync_parent(path)),
+    };
+    removed.map_err(Failure::io(format!("cannot remove {}", path.display())))
+}
+
+/// Makes a directory that nobody else may look into.
+///
+/// # Errors
+///
+/// When it cannot be made.
+pub fn private_directory(path: &Path) -> Result<(), Failure> {
+    fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(path)
+        .map_err(Failure::io(format!("cannot make {}", path.display())))
+}
+
+fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let mut beside = path.as_os_str().to_owned();
+    beside.push(".new");
+    let mut file = File::options().write(true).create(true).truncate(true).mode(0o600).open(&beside)?;
+    file.write_all(bytes)?;
+    file.sync_all()?;
+    fs::rename(&beside, path)?;
+    sync_parent(path)
+}
+
+fn sync_parent(path: &Path) -> io::Result<()> {
+    match path.parent() {
+        Some(directory) => File::open(directory)?.sync_all(),
+        None => Ok(()),
+    }
+}

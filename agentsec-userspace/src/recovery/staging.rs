@@ -1,0 +1,314 @@
+//! Where restored state waits, and how it takes the place of what is there: in one step, and never through a link.
+//!
+//! restic writes into a fresh directory that only root can reach, so nobody can plant anything in its way. Only
+//! when all of it is there and on the disk does it change places with the target.
+
+use std::ffi::OsStr;
+use std::fs::{self, File};
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::path::{Component, Path, PathBuf};
+
+use nix::errno::Errno;
+use nix::fcntl::{AtFlags, OFlag, OpenHow, RenameFlags, ResolveFlag, openat2, renameat2};
+use nix::sys::stat::{SFlag, fstatat};
+use serde::{Deserialize, Serialize};
+
+use super::durable;
+use super::error::{Failure, Kind};
+
+/// A target that was found fit to be written.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Target {
+    /// Its parent, without links.
+    pub parent: PathBuf,
+    /// Its name there.
+    pub name: PathBuf,
+}
+
+impl Target {
+    /// Judges `path`: absolute, below a directory that exists, and itself absent or a directory that is no link.
+    ///
+    /// # Errors
+    ///
+    /// When it is something else.
+    pub fn of(path: &Path) -> Result<Self, Failure> {
+        let bad = |why: &str| Failure::new(Kind::Target, format!("{} {why}", path.display()));
+        if !path.is_absolute() || path.components().any(|part| part == Component::ParentDir) {
+            return Err(bad("is not an absolute path without `..`"));
+        }
+        let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
+            return Err(bad("cannot be replaced"));
+        };
+        let parent =
+            fs::canonicalize(parent).map_err(|error| bad(&format!("has no parent directory: {error}")))?;
+        let target = Self { parent, name: name.into() };
+        target.state(&target.open()?)?;
+        Ok(target)
+    }
+
+    /// Its path.
+    #[must_use]
+    pub fn path(&self) -> PathBuf {
+        self.parent.join(&self.name)
+    }
+
+    /// Whether something is there.
+    ///
+    /// # Errors
+    ///
+    /// When what is there is no directory.
+    pub fn exists(&self) -> Result<bool, Failure> {
+        self.state(&self.open()?)
+    }
+
+    /// The parent, opened without following any link.
+    fn open(&self) -> Result<OwnedFd, Failure> {
+        let how = OpenHow::new()
+            .flags(OFlag::O_DIRECTORY | OFlag::O_CLOEXEC | OFlag::O_RDONLY)
+            .resolve(ResolveFlag::RESOLVE_NO_SYMLINKS | ResolveFlag::RESOLVE_NO_MAGICLINKS);
+        openat2(nix::fcntl::AT_FDCWD, &self.parent, how).map_err(|error| {
+            Failure::new(Kind::Target, format!("{} cannot be opened: {error}", self.parent.display()))
+        })
+    }
+
+    fn state(&self, parent: &OwnedFd) -> Result<bool, Failure> {
+        let bad = |why: String| Failure::new(Kind::Target, format!("{} {why}", self.path().display()));
+        match fstatat(parent, &self.name, AtFlags::AT_SYMLINK_NOFOLLOW) {
+            Err(Errno::ENOENT) => Ok(false),
+            Err(error) => Err(bad(format!("cannot be looked at: {error}"))),
+            Ok(about) => match SFlag::from_bits_truncate(about.st_mode) & SFlag::S_IFMT {
+                SFlag::S_IFDIR => Ok(true),
+                SFlag::S_IFLNK => Err(bad("is a symbolic link, which is not followed".into())),
+                _ => Err(bad("is no directory".into())),
+            },
+        }
+    }
+}
+
+/// A private directory on the file system of `target`: `home` if it is on that, else one beside the target,
+/// provided that nobody but root can change what is above it.
+///
+/// # Errors
+///
+/// When there is no safe place.
+pub fn prepare(home: &Path, target: &Target, name: &str) -> Result<PathBuf, Failure> {
+    durable::private_directory(home)?;
+    let device =
+        |path: &Path| fs::metadata(path).map(|about| about.dev()).map_err(Failure::io(path.display()));
+    let place = if device(home)? == device(&target.parent)? {
+        home.join(name)
+    } else {
+        if let Some(unsafe_part) = changeable(&target.parent)? {
+            let message = format!(
+                "{} is on another file system than {}, and what is restored cannot wait beside it: somebody else \
+                 than root can change {}. Put the daemon's state directory on the agent's file system, or give the \
+                 agent's directory a parent that only root can change",
+                target.path().display(),
+                home.display(),
+                unsafe_part.display()
+            );
+            return Err(Failure::new(Kind::Target, message));
+        }
+        target.parent.join(format!(".agentsec-{name}"))
+    };
+    clear(&place)?;
+    fs::DirBuilder::new().mode(0o700).create(&place).map_err(Failure::io(place.display()))?;
+    Ok(place)
+}
+
+/// The first directory from the root down to `path` that somebody else than root can change.
+fn changeable(path: &Path) -> Result<Option<PathBuf>, Failure> {
+    let root = nix::unistd::geteuid().as_raw();
+    let mut above: Vec<&Path> = path.ancestors().collect();
+    above.reverse();
+    for part in above {
+        let about = fs::symlink_metadata(part).map_err(Failure::io(part.display()))?;
+        if (about.uid() != 0 && about.uid() != root) || about.mode() & 0o022 != 0 {
+            return Ok(Some(part.to_owned()));
+        }
+    }
+    Ok(None)
+}
+
+/// Removes a staging directory and all in it.
+///
+/// # Errors
+///
+/// When it stays.
+pub fn clear(place: &Path) -> Result<(), Failure> {
+    match fs::remove_dir_all(place) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        other => other.map_err(Failure::io(format!("cannot remove {}", place.display()))),
+    }
+}
+
+/// The one directory that a snapshot consists of, checked: nothing else may have come out of it.
+///
+/// # Errors
+///
+/// When it is something else.
+pub fn only_directory(place: &Path) -> Result<PathBuf, Failure> {
+    let entries: io::Result<Vec<_>> = fs::read_dir(place).and_then(Iterator::collect);
+    let entries = entries.map_err(Failure::io(place.display()))?;
+    if let [entry] = entries.as_slice()
+        && entry.file_type().is_ok_and(|kind| kind.is_dir())
+    {
+        return Ok(entry.path());
+    }
+    Err(Failure::new(Kind::Damaged, "the snapshot does not consist of one directory"))
+}
+
+/// Puts the directory `restored` in the place of `target`, in one step. Afterwards `restored` is what was there
+/// before, if anything was; whether it was.
+///
+/// # Errors
+///
+/// When it cannot be done; nothing has changed then.
+pub fn exchange(restored: &Path, target: &Target) -> Result<bool, Failure> {
+    let (Some(above), Some(name)) = (restored.parent(), restored.file_name()) else {
+        return Err(Failure::new(Kind::Other, format!("{} is no place", restored.display())));
+    };
+    let parent = target.open()?;
+    let existed = target.state(&parent)?;
+    let from = File::open(above).map_err(Failure::io(above.display()))?;
+    // Everything is on the disk before anything points to it.
+    nix::unistd::syncfs(&from).map_err(|error| Failure::io(above.display())(error.into()))?;
+    let flags = if existed { RenameFlags::RENAME_EXCHANGE } else { RenameFlags::RENAME_NOREPLACE };
+    renameat2(&from, Path::new(name), &parent, &target.name, flags).map_err(|error| {
+        Failure::new(Kind::Target, format!("{} cannot be replaced: {error}", target.path().display()))
+    })?;
+    let synced = nix::unistd::fsync(&parent).and_then(|()| nix::unistd::fsync(&from));
+    synced.map_err(|error| Failure::io(target.path().display())(error.into()))?;
+    Ok(existed)
+}
+
+/// Bytes free for root on the file system of `path`.
+///
+/// # Errors
+///
+/// When it does not tell.
+pub fn free_bytes(path: &Path) -> Result<u64, Failure> {
+    let stat = nix::sys::statvfs::statvfs(path).map_err(|error| Failure::io(path.display())(error.into()))?;
+    Ok(stat.blocks_free().saturating_mul(stat.fragment_size()))
+}
+
+/// Refuses early what would fill the disk.
+///
+/// # Errors
+///
+/// When `path` has no room for `bytes`.
+pub fn check_room(path: &Path, bytes: u64) -> Result<(), Failure> {
+    let free = free_bytes(path)?;
+    if free >= bytes {
+        return Ok(());
+    }
+    let message = format!("{} has {free} bytes free, and {bytes} are needed", path.display());
+    Err(Failure::new(Kind::NoSpace, message))
+}
+
+/// A name for a staging directory that says whose it is.
+#[must_use]
+pub fn name_for(agent: &str, what: &OsStr) -> String {
+    format!("{agent}-{}", what.to_string_lossy())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::symlink;
+
+    fn home() -> tempfile::TempDir {
+        tempfile::tempdir().unwrap()
+    }
+
+    #[test]
+    fn only_a_directory_or_nothing_can_be_replaced() {
+        let home = home();
+        let path = |name: &str| home.path().join(name);
+        fs::create_dir(path("there")).unwrap();
+        fs::write(path("file"), "").unwrap();
+        symlink("/etc", path("link")).unwrap();
+        symlink(path("there"), path("through")).unwrap();
+        assert!(Target::of(&path("there")).unwrap().exists().unwrap());
+        assert!(!Target::of(&path("absent")).unwrap().exists().unwrap());
+        assert_eq!(Target::of(&path("through/new")).unwrap().parent, path("there").canonicalize().unwrap());
+        for (bad, why) in [
+            (path("link"), "symbolic link"),
+            (path("file"), "no directory"),
+            (path("there/../file"), "`..`"),
+            (path("absent/below"), "no parent"),
+            ("relative".into(), "absolute"),
+            ("/".into(), "cannot be replaced"),
+        ] {
+            let failure = Target::of(&bad).unwrap_err();
+            assert!(failure.kind == Kind::Target && failure.message.contains(why), "{bad:?}: {failure}");
+        }
+    }
+
+    #[test]
+    fn what_was_there_changes_places_with_what_was_restored() {
+        let home = home();
+        let (restored, path) = (home.path().join("staged"), home.path().join("state"));
+        for (directory, content) in [(&restored, "clean"), (&path, "poisoned")] {
+            fs::create_dir(directory).unwrap();
+            fs::write(directory.join("f"), content).unwrap();
+        }
+        let target = Target::of(&path).unwrap();
+        assert!(exchange(&restored, &target).unwrap());
+        assert_eq!(fs::read_to_string(path.join("f")).unwrap(), "clean");
+        assert_eq!(fs::read_to_string(restored.join("f")).unwrap(), "poisoned");
+        fs::remove_dir_all(&path).unwrap();
+        assert!(!exchange(&restored, &target).unwrap());
+        assert!(!restored.exists() && path.join("f").exists());
+    }
+
+    #[test]
+    fn a_link_planted_after_the_judgement_is_not_followed() {
+        let home = home();
+        let (restored, outside) = (home.path().join("staged"), home.path().join("outside"));
+        fs::create_dir(&restored).unwrap();
+        fs::create_dir(&outside).unwrap();
+        let above = home.path().join("agents");
+        fs::create_dir(&above).unwrap();
+        let target = Target::of(&above.join("state")).unwrap();
+        symlink(&outside, above.join("state")).unwrap();
+        assert_eq!(exchange(&restored, &target).unwrap_err().kind, Kind::Target, "as the target");
+        fs::remove_dir_all(&above).unwrap();
+        symlink(&outside, &above).unwrap();
+        assert_eq!(exchange(&restored, &target).unwrap_err().kind, Kind::Target, "above the target");
+        assert_eq!(fs::read_dir(&outside).unwrap().count(), 0);
+        assert!(restored.exists(), "nothing has moved");
+    }
+
+    #[test]
+    fn a_snapshot_is_one_directory_and_nothing_beside_it() {
+        let home = home();
+        fs::create_dir(home.path().join("state")).unwrap();
+        assert_eq!(only_directory(home.path()).unwrap(), home.path().join("state"));
+        fs::write(home.path().join("etc"), "").unwrap();
+        assert_eq!(only_directory(home.path()).unwrap_err().kind, Kind::Damaged);
+        fs::remove_file(home.path().join("etc")).unwrap();
+        fs::remove_dir(home.path().join("state")).unwrap();
+        symlink("/etc", home.path().join("state")).unwrap();
+        assert_eq!(only_directory(home.path()).unwrap_err().kind, Kind::Damaged);
+    }
+
+    #[test]
+    fn a_place_that_others_can_change_is_none_to_wait_in() {
+        let open = home();
+        let inside = open.path().join("inside");
+        fs::create_dir(&inside).unwrap();
+        use std::os::unix::fs::PermissionsExt;
+        fs::set_permissions(open.path(), fs::Permissions::from_mode(0o777)).unwrap();
+        assert!(changeable(&inside).unwrap().is_some());
+        assert_eq!(changeable(Path::new("/")).unwrap(), None);
+    }
+
+    #[test]
+    fn room_is_checked_before_anything_is_written() {
+        assert!(check_room(Path::new("/"), 1).is_ok());
+        assert_eq!(check_room(Path::new("/"), u64::MAX).unwrap_err().kind, Kind::NoSpace);
+    }
+}

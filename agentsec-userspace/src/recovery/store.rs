@@ -1,0 +1,399 @@
+//! One agent's snapshots: taking them, reading them again, and laying them out for being restored.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::fs::{self, File, OpenOptions};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use crate::config::recovery::{AgentRecovery, RecoveryConfig, StateSource};
+
+use super::catalogue::{Catalogue, Record};
+use super::child::{self, Bounds, Cancel};
+use super::durable;
+use super::error::{Failure, Kind};
+use super::key;
+use super::moment::Moment;
+use super::restic::{self, Progress, Restic, Stored};
+use super::staging::{self, Target};
+
+/// Names of the directory and the file that hold state which is no directory itself.
+const STREAM_DIRECTORY: &str = "state";
+const STREAM_FILE: &str = "content";
+
+/// What a snapshot is taken for.
+#[derive(Clone, Debug, Default)]
+pub struct Wish {
+    /// Names what is taken together.
+    pub point: String,
+    /// The snapshots that it has to fit, by agent.
+    pub depends: BTreeMap<String, String>,
+    /// Whether the agent is frozen.
+    pub frozen: bool,
+    /// Who asks.
+    pub by: String,
+}
+
+/// One agent's snapshots.
+#[derive(Clone, Debug)]
+pub struct Store {
+    /// The agent.
+    pub agent: String,
+    /// How it is brought back.
+    pub spec: AgentRecovery,
+    /// Its repository.
+    pub restic: Restic,
+    /// Where copies go.
+    pub copy_to: Option<String>,
+    /// What we know of it.
+    directory: PathBuf,
+    /// Where restored state waits.
+    staging: PathBuf,
+}
+
+/// Directory of everything about recovery below the daemon's state directory.
+#[must_use]
+pub fn home(state_dir: &Path) -> PathBuf {
+    state_dir.join("recovery")
+}
+
+impl Store {
+    /// The store of `agent`, in which nothing is touched yet.
+    ///
+    /// # Errors
+    ///
+    /// When the environment file cannot be used.
+    pub fn new(
+        agent: &str,
+        spec: &AgentRecovery,
+        common: &RecoveryConfig,
+        state_dir: &Path,
+    ) -> Result<Self, Failure> {
+        let environment = match &common.environment_file {
+            Some(path) => restic::environment(path)?,
+            None => BTreeMap::new(),
+        };
+        let below = |base: &str| format!("{}/{agent}", base.trim_end_matches('/'));
+        let default = || below(&state_dir.join("snapshots").to_string_lossy());
+        let repository = spec
+            .repository
+            .clone()
+            .or_else(|| common.repository.as_deref().map(below))
+            .unwrap_or_else(default);
+        let home = home(state_dir);
+        Ok(Self {
+            agent: agent.to_owned(),
+            spec: spec.clone(),
+            restic: Restic {
+                program: common.program.clone(),
+                repository,
+                key_file: common.key_file.clone().unwrap_or_else(|| state_dir.join("snapshot.key")),
+                cache: home.join("cache"),
+                environment,
+                deadline: Duration::from_nanos(common.timeout_ns),
+                nice: false,
+            },
+            copy_to: common.copy_to.as_deref().map(below),
+            directory: home.join("agents").join(agent),
+            staging: home.join("staging"),
+        })
+    }
+
+    /// Path of a file about this agent.
+    #[must_use]
+    pub fn file(&self, name: &str) -> PathBuf {
+        self.directory.join(name)
+    }
+
+    /// What we know of its snapshots.
+    ///
+    /// # Errors
+    ///
+    /// When the catalogue is spoilt.
+    pub fn catalogue(&self) -> Result<Catalogue, Failure> {
+        Catalogue::open(&self.directory)
+    }
+
+    /// Makes key, directories and repository, as far as they are not there.
+    ///
+    /// # Errors
+    ///
+    /// When one cannot be made.
+    pub fn prepare(&self, cancel: &Cancel) -> Result<(), Failure> {
+        durable::private_directory(&self.directory)?;
+        key::ensure(&self.restic.key_file)?;
+        if self.restic.is_local() {
+            durable::private_directory(Path::new(&self.restic.repository))?;
+        }
+        self.restic.ensure(cancel)
+    }
+
+    /// Takes a snapshot. It is in the catalogue once it is in the repository, and not yet verified.
+    ///
+    /// # Errors
+    ///
+    /// When the state could not be read completely or be stored; then there is no snapshot.
+    pub fn create(
+        &self,
+        wish: &Wish,
+        now: &dyn Fn() -> Moment,
+        cancel: &Cancel,
+        progress: Progress<'_>,
+    ) -> Result<Record, Failure> {
+        self.prepare(cancel)?;
+        // A spoilt catalogue is no reason to read everything first.
+        let mut catalogue = self.catalogue()?;
+        let started = now();
+        let (parent, name) = self.source(cancel)?;
+        let mut tags = vec![format!("agent:{}", self.agent), format!("point:{}", wish.point)];
+        tags.extend(wish.depends.iter().map(|(agent, id)| format!("depends:{agent}={id}")));
+        let stored = self.restic.backup(&parent, &name, &tags, cancel, progress);
+        let finished = now();
+        if matches!(self.spec.source, StateSource::Command(_)) {
+            staging::clear(&parent)?;
+        }
+        let (short, written) = stored?;
+        let full = self.restic.snapshots(Some(&short), cancel)?;
+        let [stored] = full.as_slice() else {
+            return Err(Failure::new(Kind::Other, format!("the repository does not have snapshot {short}")));
+        };
+        let record = Record {
+            id: stored.id.clone(),
+            tree: stored.tree.clone(),
+            point: wish.point.clone(),
+            started,
+            finished,
+            files: written.files,
+            bytes: written.bytes,
+            added: written.added,
+            frozen: wish.frozen,
+            vanished: written.vanished,
+            depends: wish.depends.clone(),
+            by: wish.by.clone(),
+            ..Record::default()
+        };
+        catalogue.records.push(record.clone());
+        catalogue.save()?;
+        Ok(record)
+    }
+
+    /// Parent and name of the directory to be stored.
+    fn source(&self, cancel: &Cancel) -> Result<(PathBuf, OsString), Failure> {
+        let directory = match &self.spec.source {
+            StateSource::Directory(directory) => {
+                let is_directory = fs::symlink_metadata(directory)
+                    .map_err(|error| Failure::new(Kind::Source, format!("{}: {error}", directory.display())))?
+                    .is_dir();
+                if !is_directory {
+                    let message = format!("{} is no directory, or is a link to one", directory.display());
+                    return Err(Failure::new(Kind::Source, message));
+                }
+                directory.clone()
+            }
+            StateSource::Command(words) => self.spool(words, cancel)?,
+            StateSource::Handed => {
+                let directory = self.file("handed").join(STREAM_DIRECTORY);
+                if !directory.join(STREAM_FILE).is_file() {
+                    let message = format!("`{}` has handed over no state yet", self.agent);
+                    return Err(Failure::new(Kind::Source, message));
+                }
+                directory
+            }
+        };
+        match (directory.parent(), directory.file_name()) {
+            (Some(parent), Some(name)) => Ok((parent.to_owned(), name.to_owned())),
+            _ => Err(Failure::new(Kind::Source, format!("{} has no name", directory.display()))),
+        }
+    }
+
+    /// Writes a command's output into a directory of its own. What ends badly is no state: half of it is not kept.
+    fn spool(&self, words: &[String], cancel: &Cancel) -> Result<PathBuf, Failure> {
+        let spool = self.file("spool");
+        staging::clear(&spool)?;
+        let directory = spool.join(STREAM_DIRECTORY);
+        durable::private_directory(&directory)?;
+        let file = File::create(directory.join(STREAM_FILE)).map_err(Failure::io(spool.display()))?;
+        // It ends with the daemon: nobody would read what it still says.
+        let words_that_end = child::ending_with_us().into_iter().chain(words.iter().map(String::as_str));
+        let mut command = operators_command(words_that_end);
+        command.stdin(Stdio::null());
+        let ended = child::copy(&mut command, self.bounds(cancel), self.spec.max_state_bytes, file);
+        let failed = |why: &dyn std::fmt::Display| {
+            Failure::new(Kind::Command, format!("the command {} that tells the state {why}", words[0]))
+        };
+        let ended = ended.map_err(|error| failed(&error))?;
+        if ended.status.success() {
+            return Ok(directory);
+        }
+        Err(failed(&format!("failed ({}): {}", ended.status, ended.said)))
+    }
+
+    /// Keeps state that was handed over, for the next snapshot.
+    ///
+    /// # Errors
+    ///
+    /// When this agent hands over none, it is too long, or cannot be written.
+    pub fn hand_over(&self, state: &[u8]) -> Result<(), Failure> {
+        if self.spec.source != StateSource::Handed {
+            let message = format!("the state of `{}` is not handed over, by its configuration", self.agent);
+            return Err(Failure::new(Kind::Source, message));
+        }
+        if state.len() as u64 > self.spec.max_state_bytes {
+            let message = format!("more than max_state, which is {} bytes", self.spec.max_state_bytes);
+            return Err(Failure::new(Kind::Source, message));
+        }
+        let directory = self.file("handed").join(STREAM_DIRECTORY);
+        durable::private_directory(&directory)?;
+        let beside = self.file("handed").join("new");
+        let written = OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(0o600)
+            .open(&beside)
+            .and_then(|mut file| std::io::Write::write_all(&mut file, state).and_then(|()| file.sync_all()))
+            .and_then(|()| fs::rename(&beside, directory.join(STREAM_FILE)));
+        written.map_err(Failure::io(beside.display()))
+    }
+
+    /// Reads every byte of a snapshot again and notes what came of it.
+    ///
+    /// # Errors
+    ///
+    /// When anything is missing or changed, which is noted too; or when it could not be found out.
+    pub fn verify(
+        &self,
+        id: &str,
+        now: &dyn Fn() -> Moment,
+        cancel: &Cancel,
+        progress: Progress<'_>,
+    ) -> Result<Record, Failure> {
+        let mut catalogue = self.catalogue()?;
+        let record = catalogue.find(id)?.clone();
+        let result = self.restic.verify(&record.id, &record.tree, cancel, progress).and_then(|found| {
+            let message = format!(
+                "snapshot {} has {} files of {} bytes, and was made with {} of {}",
+                record.id, found.files, found.bytes, record.files, record.bytes
+            );
+            // A file with several names is counted once when it is stored and with each name when it is read.
+            if found.files < record.files || found.bytes < record.bytes {
+                return Err(Failure::new(Kind::Damaged, message));
+            }
+            Ok(())
+        });
+        let verified = now().wall_ns;
+        catalogue.update(&record.id, |record| match &result {
+            Ok(()) => (record.verified_ns, record.damaged, record.missing) = (Some(verified), None, false),
+            Err(failure) if failure.kind == Kind::Damaged => record.damaged = Some(failure.message.clone()),
+            Err(failure) if failure.kind == Kind::NoSnapshot => record.missing = true,
+            Err(_) => {}
+        });
+        catalogue.save()?;
+        result?;
+        catalogue.find(&record.id).cloned()
+    }
+
+    /// Compares the catalogue with the repository; snapshots that we never made.
+    ///
+    /// # Errors
+    ///
+    /// When one of the two cannot be read.
+    pub fn compare(&self, cancel: &Cancel) -> Result<Vec<Stored>, Failure> {
+        let mut catalogue = self.catalogue()?;
+        let strangers = catalogue.compare(&self.restic.snapshots(None, cancel)?);
+        catalogue.save()?;
+        Ok(strangers)
+    }
+
+    /// Lays a snapshot out in a private directory on the file system of `target`. restic checks each piece while it
+    /// reads it, so when this succeeds the whole snapshot was right. The directory, and where it stands.
+    ///
+    /// # Errors
+    ///
+    /// When anything of it is missing or changed, or there is no room; what was laid out is removed.
+    pub fn lay_out(
+        &self,
+        id: &str,
+        target: &Target,
+        name: &str,
+        cancel: &Cancel,
+    ) -> Result<(PathBuf, PathBuf), Failure> {
+        let record = self.catalogue()?.find(id)?.clone();
+        let place = staging::prepare(&self.staging, target, name)?;
+        let laid_out = staging::check_room(&place, record.bytes)
+            .and_then(|()| self.restic.snapshots(Some(&record.id), cancel))
+            .and_then(|found| match found.as_slice() {
+                [stored] if stored.id == record.id && stored.tree == record.tree => Ok(()),
+                _ => Err(Failure::new(
+                    Kind::Damaged,
+                    format!("the repository's snapshot {} is not the one that was made", record.id),
+                )),
+            })
+            .and_then(|()| self.restic.restore(&record.id, &place, cancel))
+            .and_then(|()| staging::only_directory(&place));
+        match laid_out {
+            Ok(directory) => Ok((directory, place)),
+            Err(failure) => {
+                staging::clear(&place)?;
+                Err(failure)
+            }
+        }
+    }
+
+    /// Hands the content of a laid-out stream to the command that puts it back.
+    ///
+    /// # Errors
+    ///
+    /// When there is none, or the command fails.
+    pub fn feed(&self, laid_out: &Path, cancel: &Cancel) -> Result<(), Failure> {
+        let path = laid_out.join(STREAM_FILE);
+        let content = OpenOptions::new()
+            .read(true)
+            .custom_flags(libc::O_NOFOLLOW)
+            .open(&path)
+            .map_err(|error| Failure::new(Kind::Damaged, format!("{}: {error}", path.display())))?;
+        let mut command = operators_command(self.spec.restore.iter().map(String::as_str));
+        command.stdin(content);
+        self.end(command, &self.spec.restore, cancel)
+    }
+
+    /// Runs one of the agent's commands; one of no words does nothing.
+    ///
+    /// # Errors
+    ///
+    /// When it fails or hangs.
+    pub fn command(&self, words: &[String], cancel: &Cancel) -> Result<(), Failure> {
+        if words.is_empty() {
+            return Ok(());
+        }
+        let mut command = operators_command(words.iter().map(String::as_str));
+        command.stdin(Stdio::null());
+        self.end(command, words, cancel)
+    }
+
+    fn end(&self, mut command: Command, words: &[String], cancel: &Cancel) -> Result<(), Failure> {
+        let shown = words.join(" ");
+        let ended = child::detached(&mut command, self.bounds(cancel), &self.file("command.log"))
+            .map_err(|error| Failure::new(Kind::Command, format!("`{shown}` {error}")))?;
+        if ended.status.success() {
+            return Ok(());
+        }
+        Err(Failure::new(Kind::Command, format!("`{shown}` failed ({}): {}", ended.status, ended.said)))
+    }
+
+    fn bounds<'a>(&self, cancel: &'a Cancel) -> Bounds<'a> {
+        let deadline = Duration::from_nanos(self.spec.command_timeout_ns);
+        Bounds { deadline, cancel, hear: &child::keep }
+    }
+}
+
+/// A command as configured: with no environment but the ordinary search path.
+fn operators_command<'a>(words: impl IntoIterator<Item = &'a str>) -> Command {
+    let mut words = words.into_iter();
+    let mut command = Command::new(words.next().unwrap_or_default());
+    command.args(words).current_dir("/").env_clear();
+    command.env("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin");
+    command
+}

@@ -1,0 +1,354 @@
+//! The jobs themselves, each in a thread of its own.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Duration, SystemTime};
+
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+use crate::core::EventKind;
+
+use super::catalogue::Record;
+use super::durable;
+use super::error::{Failure, Kind};
+use super::freeze::Frozen;
+use super::progress::{Progress, Way};
+use super::recover::{Recovery, Subject};
+use super::retention::{self, Shelf};
+use super::service::Task;
+use super::store::{self, Store, Wish};
+use super::world::{Told, World};
+
+/// How often data that no snapshot needs is given back.
+const PRUNE: Duration = Duration::from_secs(3600);
+/// How long a store that allows no forgetting is left in peace.
+const DENIED: Duration = Duration::from_secs(86_400);
+/// How long an equal tree that was verified speaks for a new snapshot of it.
+const SPEAKS_NS: u64 = 3_600_000_000_000;
+
+/// Takes one consistent point of `group`, whose last is `agent`: everybody who is to be frozen is frozen together.
+pub(super) fn create(
+    task: &Task,
+    agent: &str,
+    group: &[String],
+    by: &str,
+    automated: bool,
+) -> Result<Value, Failure> {
+    let taken = take(task, group, by).and_then(|records| {
+        for (name, record) in &records {
+            tell_snapshot(task, name, "created", record, json!({ "by": by, "automated": automated }));
+        }
+        records
+            .iter()
+            .map(|(name, record)| {
+                verify(task, name, &record.id, by, automated).map(|record| (name.clone(), record))
+            })
+            .collect::<Result<Vec<_>, _>>()
+    });
+    match taken {
+        Ok(records) => {
+            group.iter().for_each(|name| look_for_strangers(task, name));
+            if automated {
+                tidy(task, group);
+            }
+            copy(task, &records);
+            let own = records.into_iter().find(|(name, _)| name == agent).map(|(_, record)| record);
+            Ok(serde_json::to_value(own).unwrap_or_default())
+        }
+        Err(failure) => {
+            let data = json!({
+                "action": "failed", "work": "create", "error": failure.message, "by": by, "automated": automated,
+            });
+            tell(task, agent, EventKind::Snapshot, data);
+            Err(failure)
+        }
+    }
+}
+
+fn take(task: &Task, group: &[String], by: &str) -> Result<Vec<(String, Record)>, Failure> {
+    let shared = task.service.shared();
+    let world = task.service.world();
+    let stores: Result<Vec<Store>, Failure> =
+        group.iter().map(|name| world.store(name, &shared.paths.state_dir)).collect();
+    let stores = stores?;
+    // The repositories first: nobody is kept frozen while one is being made.
+    stores.iter().try_for_each(|store| store.prepare(&task.cancel))?;
+    let mut frozen = Vec::new();
+    for store in &stores {
+        if let Some(cgroup) = world.freezes(&store.agent, shared.cgroups())? {
+            frozen.push((store.agent.clone(), Frozen::new(&cgroup, &store.file("frozen"))?));
+        }
+    }
+    let point = Uuid::now_v7().to_string();
+    let mut records: Vec<(String, Record)> = Vec::new();
+    for store in &stores {
+        task.say(format!("reading {}", store.agent));
+        let depends = world.agent(&store.agent)?.recovery.dependencies.iter().filter_map(|other| {
+            let record = records.iter().find(|(name, _)| name == other).map(|(_, record)| record)?;
+            Some((other.clone(), record.id.clone()))
+        });
+        let wish = Wish {
+            point: point.clone(),
+            depends: depends.collect(),
+            frozen: frozen.iter().any(|(name, _)| *name == store.agent),
+            by: by.to_owned(),
+        };
+        let record =
+            store.create(&wish, &|| shared.now(), &task.cancel, &mut |done, all| task.progress(done, all))?;
+        records.push((store.agent.clone(), record));
+    }
+    Ok(records)
+}
+
+/// Reads a snapshot again, and tells what came of it.
+pub(super) fn verify(
+    task: &Task,
+    agent: &str,
+    id: &str,
+    by: &str,
+    automated: bool,
+) -> Result<Record, Failure> {
+    let shared = task.service.shared();
+    let store = task.service.world().store(agent, &shared.paths.state_dir)?;
+    if automated && let Some(record) = spoken_for(&store, id, shared.now().wall_ns)? {
+        return Ok(record);
+    }
+    task.say(format!("verifying {}", super::plan::short(id)));
+    let verified =
+        store.verify(id, &|| shared.now(), &task.cancel, &mut |done, all| task.progress(done, all));
+    match &verified {
+        Ok(record) => tell_snapshot(task, agent, "verified", record, json!({ "by": by })),
+        Err(failure) if matches!(failure.kind, Kind::Damaged | Kind::NoSnapshot) => {
+            let data =
+                json!({ "what": "snapshot_damaged", "snapshot": id, "error": failure.message, "by": by });
+            shared.tell_alert(agent, data);
+        }
+        Err(_) => {}
+    }
+    verified
+}
+
+/// A tree is named by the hash of everything in it: when the very same one was read a short while ago, the automatic
+/// loop need not read it again.
+fn spoken_for(store: &Store, id: &str, now_ns: u64) -> Result<Option<Record>, Failure> {
+    let mut catalogue = store.catalogue()?;
+    let tree = catalogue.find(id)?.tree.clone();
+    let fresh = |record: &&Record| {
+        record.is_verified()
+            && record.tree == tree
+            && record.verified_ns.is_some_and(|at| at <= now_ns && now_ns - at < SPEAKS_NS)
+    };
+    let Some(verified_ns) = catalogue.records.iter().rev().find(fresh).and_then(|record| record.verified_ns)
+    else {
+        return Ok(None);
+    };
+    catalogue.update(id, |record| record.verified_ns = Some(verified_ns));
+    catalogue.save()?;
+    catalogue.find(id).map(|record| Some(record.clone()))
+}
+
+/// Compares the repository with the catalogue; what has changed in it without our doing is told, once.
+fn look_for_strangers(task: &Task, agent: &str) {
+    let looked = (|| {
+        let store = task.service.world().store(agent, &task.service.shared().paths.state_dir)?;
+        let missing = |store: &Store| -> Result<BTreeSet<String>, Failure> {
+            let records = store.catalogue()?.records;
+            Ok(records.into_iter().filter(|record| record.missing).map(|record| record.id).collect())
+        };
+        let before = missing(&store)?;
+        let strangers: BTreeSet<String> =
+            store.compare(&task.cancel)?.into_iter().map(|stored| stored.id).collect();
+        let known_file = store.file("strangers.json");
+        let known: BTreeSet<String> = durable::load(&known_file)?.unwrap_or_default();
+        let after = missing(&store)?;
+        let (new, gone): (Vec<_>, Vec<_>) =
+            (strangers.difference(&known).collect(), after.difference(&before).collect());
+        if !new.is_empty() || !gone.is_empty() {
+            let data = json!({ "what": "repository_changed", "not_ours": new, "gone": gone });
+            task.service.shared().tell_alert(agent, data);
+            durable::save(&known_file, &strangers)?;
+        }
+        Ok(())
+    })();
+    if let Err::<(), Failure>(failure) = looked {
+        let data = json!({ "action": "failed", "work": "compare", "error": failure.message });
+        tell(task, agent, EventKind::Snapshot, data);
+    }
+}
+
+/// Forgets what retention lets go. What fails is told and tried again with the next snapshot.
+fn tidy(task: &Task, group: &[String]) {
+    let world = task.service.world();
+    if let Err(failure) = try_tidy(task, &world, group) {
+        let data = json!({ "action": "failed", "work": "retention", "error": failure.message });
+        tell(task, group.last().map_or("", String::as_str), EventKind::Snapshot, data);
+    }
+}
+
+fn try_tidy(task: &Task, world: &World, group: &[String]) -> Result<(), Failure> {
+    let state_dir = &task.service.shared().paths.state_dir;
+    let mut catalogues = BTreeMap::new();
+    // Everybody's: another agent's snapshot may depend on one of these.
+    for name in world.agents.keys() {
+        catalogues.insert(name.clone(), world.store(name, state_dir)?.catalogue()?);
+    }
+    let shelves = catalogues
+        .iter()
+        .filter_map(|(name, catalogue)| {
+            let keep = world.agents.get(name)?.recovery.keep;
+            Some((name.clone(), Shelf { records: &catalogue.records, keep }))
+        })
+        .collect();
+    for (name, ids) in retention::removable(&shelves).into_iter().filter(|(name, _)| group.contains(name)) {
+        let store = world.store(&name, state_dir)?;
+        let (stamp, denied) = (store.file("pruned"), store.file("denied"));
+        if !is_older(&denied, DENIED) {
+            continue;
+        }
+        let prune = is_older(&stamp, PRUNE);
+        task.say(format!("letting {} old snapshots of {name} go", ids.len()));
+        // A daemon that was killed after the repository had forgotten some has left them in the catalogue.
+        let is_there = |id: &&String| {
+            !catalogues[&name].records.iter().any(|record| record.id == **id && record.missing)
+        };
+        let there: Vec<String> = ids.iter().filter(is_there).cloned().collect();
+        if !there.is_empty()
+            && let Err(failure) = store.restic.forget(&there, prune, &task.cancel)
+        {
+            if failure.kind == Kind::Denied {
+                std::fs::write(&denied, "").map_err(Failure::io(denied.display()))?;
+            }
+            return Err(failure);
+        }
+        if prune && !there.is_empty() {
+            std::fs::write(&stamp, "").map_err(Failure::io(stamp.display()))?;
+        }
+        let mut catalogue = store.catalogue()?;
+        catalogue.records.retain(|record| !ids.contains(&record.id));
+        catalogue.save()?;
+        tell(task, &name, EventKind::Snapshot, json!({ "action": "removed", "snapshots": ids }));
+    }
+    Ok(())
+}
+
+fn is_older(path: &std::path::Path, age: Duration) -> bool {
+    let modified = std::fs::metadata(path).and_then(|about| about.modified());
+    modified.map_or(true, |at| SystemTime::now().duration_since(at).is_ok_and(|old| old > age))
+}
+
+/// Copies what is new to the second location, if there is one. What fails is told; the snapshot itself stands.
+fn copy(task: &Task, records: &[(String, Record)]) {
+    for (name, record) in records {
+        let copied = (|| {
+            let store = task.service.world().store(name, &task.service.shared().paths.state_dir)?;
+            let Some(other) = &store.copy_to else { return Ok(()) };
+            task.say(format!("copying {} of {name}", super::plan::short(&record.id)));
+            store.restic.copy_to(other, std::slice::from_ref(&record.id), &task.cancel)?;
+            let mut catalogue = store.catalogue()?;
+            catalogue.update(&record.id, |record| record.copied = true);
+            catalogue.save()
+        })();
+        if let Err(failure) = copied {
+            let data = json!({
+                "action": "failed", "work": "copy", "snapshot": record.id, "error": failure.message,
+            });
+            tell(task, name, EventKind::Snapshot, data);
+        }
+    }
+}
+
+/// Brings an agent back, and asks for its probation.
+pub(super) fn recover(task: &Task, progress: Progress) -> Result<Value, Failure> {
+    let (mut tell_step, subjects) = (|message: String| task.say(message), subjects(task, &progress)?);
+    let home = store::home(&task.service.shared().paths.state_dir);
+    let mut recovery =
+        Recovery { home: &home, subjects: &subjects, progress, cancel: &task.cancel, tell: &mut tell_step };
+    let result = recovery.run();
+    let progress = recovery.progress;
+    conclude(task, &progress, result)
+}
+
+/// Takes up a recovery that a daemon before this one had begun.
+pub(super) fn resume(task: &Task, progress: Progress) -> Result<Value, Failure> {
+    let (mut tell_step, subjects) = (|message: String| task.say(message), subjects(task, &progress)?);
+    let home = store::home(&task.service.shared().paths.state_dir);
+    let mut recovery =
+        Recovery { home: &home, subjects: &subjects, progress, cancel: &task.cancel, tell: &mut tell_step };
+    let way = recovery.resume();
+    let progress = recovery.progress;
+    let result = match way {
+        Ok(Way::Forward) => Ok(()),
+        Ok(Way::Back) => Err(Failure::new(
+            Kind::Cancelled,
+            "the daemon ended before anything was put in place; everything is as it was",
+        )),
+        Err(failure) => Err(failure),
+    };
+    conclude(task, &progress, result)
+}
+
+fn subjects(task: &Task, progress: &Progress) -> Result<BTreeMap<String, Subject>, Failure> {
+    let (world, shared) = (task.service.world(), task.service.shared());
+    let names: BTreeSet<&String> = progress.plan.steps.iter().map(|step| &step.agent).collect();
+    names
+        .into_iter()
+        .map(|name| Ok((name.clone(), world.subject(name, &shared.paths.state_dir, shared.cgroups())?)))
+        .collect()
+}
+
+/// Records what came of a recovery; whoever is back goes on probation.
+fn conclude(task: &Task, progress: &Progress, result: Result<(), Failure>) -> Result<Value, Failure> {
+    let snapshots: BTreeMap<&String, &String> =
+        progress.plan.steps.iter().map(|step| (&step.agent, &step.snapshot)).collect();
+    let world = task.service.world();
+    for (agent, snapshot) in &snapshots {
+        let incident = world.agents.get(*agent).and_then(|now| now.incident.clone());
+        let data = json!({
+            "action_type": "EMERGENCY_RECOVERY",
+            "trigger_reason": match &progress.incident {
+                Some(incident) => format!("recovery of `{}` from incident {incident}", progress.agent),
+                None => format!("recovery of `{}`, which has no incident", progress.agent),
+            },
+            "automated": progress.automated,
+            "by": progress.by,
+            "isolation_level": if result.is_ok() { "partial" } else { "unchanged" },
+            "affected_services": snapshots.keys().collect::<Vec<_>>(),
+            "recovery_snapshot": snapshot,
+            "snapshots": snapshots,
+            "succeeded": result.is_ok(),
+            "error": result.as_ref().err().map(|failure| failure.message.clone()),
+            "answers": incident,
+        });
+        tell(task, agent, EventKind::ContainmentAction, data);
+    }
+    result?;
+    for agent in snapshots.keys() {
+        let by = format!("recovery, asked for by {}", progress.by);
+        task.service.shared().tell(Told::Release { agent: (*agent).clone(), by });
+    }
+    task.say("restored and started");
+    Ok(json!({ "snapshots": snapshots, "warnings": progress.plan.warnings }))
+}
+
+fn tell_snapshot(task: &Task, agent: &str, action: &str, record: &Record, more: Value) {
+    let mut data = json!({
+        "action": action,
+        "snapshot": record.id,
+        "tree": record.tree,
+        "point": record.point,
+        "depends": record.depends,
+        "files": record.files,
+        "bytes": record.bytes,
+        "added_bytes": record.added,
+        "frozen": record.frozen,
+        "vanished_files": record.vanished,
+    });
+    if let (Value::Object(data), Value::Object(more)) = (&mut data, more) {
+        data.extend(more);
+    }
+    tell(task, agent, EventKind::Snapshot, data);
+}
+
+fn tell(task: &Task, agent: &str, kind: EventKind, data: Value) {
+    task.service.shared().tell(Told::Event { agent: agent.to_owned(), kind, data });
+}
