@@ -12,6 +12,7 @@ mod events;
 mod exempt;
 pub mod exit;
 mod explain;
+mod log;
 mod operate;
 mod output;
 mod quarantine;
@@ -88,6 +89,8 @@ enum Verb {
     Explain(explain::Args),
     /// Show forensic events
     Events(events::Args),
+    /// Work on the forensic log itself
+    Log(log::Args),
     /// Open circuits: drop everything that an agent, or every agent of a tag, sends and receives
     Quarantine(quarantine::Args),
     /// Let contained agents out; with --all also when no daemon runs
@@ -131,6 +134,7 @@ fn dispatch(verb: Verb, context: &Context) -> Outcome {
         Verb::Endpoints(args) => asynchronously(args.run(context)),
         Verb::Explain(args) => asynchronously(args.run(context)),
         Verb::Events(args) => asynchronously(args.run(context)),
+        Verb::Log(args) => args.run(context),
         Verb::Quarantine(args) => asynchronously(args.run(context)),
         Verb::Release(args) => asynchronously(args.run(context)),
         Verb::Shadow(args) => asynchronously(args.run(context)),
