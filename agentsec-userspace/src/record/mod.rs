@@ -5,6 +5,7 @@
 //! Questions read it as [`entries`], with the help of an [`index`] that can be thrown away at any time.
 
 pub mod canonical;
+pub mod chain;
 pub mod entries;
 pub mod event;
 pub mod head;
