@@ -6,13 +6,14 @@
 //! ([`cast`]). What everybody talks to carries no suspicion: such services are not followed unless they show signs of
 //! their own, and are listed as left out ([`common`]).
 //!
-//! Everything here works on values: lines go in ([`Story::tell`]), a [`Chain`] comes out.
+//! Everything but [`gather`] works on values: facts of lines go in ([`Story::tell`]), a [`Chain`] comes out.
 
 mod cast;
 pub mod common;
 mod contact;
 mod fact;
 mod find;
+mod gather;
 pub mod reach;
 mod report;
 mod story;
@@ -21,6 +22,7 @@ mod tests;
 
 pub use fact::{Fact, read};
 pub use find::{Settings, find};
+pub use gather::{ask, gather, is_within};
 pub use report::{Chain, Counts, Excluded, Hop, Moment, Outflow};
 pub use story::{INTERACTIONS_MAX, MARKS_MAX, Story};
 
