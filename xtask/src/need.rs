@@ -34,7 +34,7 @@ const fn tool(program: &'static str, package: &'static str, purpose: &'static st
 }
 
 /// The programs that tests, demo and bench run.
-pub const TOOLS: [Tool; 12] = [
+pub const TOOLS: [Tool; 17] = [
     tool("ip", "iproute2", "namespaces and veth pairs for the tests, the demo and the bench"),
     tool("bpftool", "bpftool", "an independent look at the kernel's programs and maps in tests"),
     tool("nft", "nftables", "the firewall that the bench compares with"),
@@ -45,12 +45,16 @@ pub const TOOLS: [Tool; 12] = [
     tool("curl", "curl", "requests of agents in tests and demo, and to the daemon's socket"),
     tool("restic", "restic", "snapshots: what the daemon runs, and an independent look at what it stored"),
     tool("rclone", "rclone", "an append-only server of snapshots in tests"),
-    tool("sqlite3", "sqlite3", "the state of the agent that tests poison and bring back"),
+    tool(
+        "sqlite3",
+        "sqlite3",
+        "the index of events, read by another build of SQLite, and the state of an agent in tests",
+    ),
     tool("ps", "procps", "processes and sysctls in tests"),
 ];
 
 /// The programs that guests are made of and made with.
-pub const VM_TOOLS: [Tool; 5] = [
+pub const VM_TOOLS: [Tool; 17] = [
     tool("qemu-system-x86_64", "qemu-system-x86", "emulating machines for other kernels"),
     tool("busybox", "busybox-static", "the guests' shell and commands"),
     tool("dpkg-deb", "dpkg", "unpacking the guests' kernels"),

@@ -40,7 +40,7 @@ use crate::config::Config;
 use crate::core::recent::Recent;
 use crate::core::{Draft, Engine, EventKind, Input, Time};
 use crate::kernel::Kernel;
-use crate::record::{Journal, JsonLines};
+use crate::record::{Journal, JsonLines, index};
 use crate::recovery::{Service, Told};
 
 use agents::Row;
@@ -85,6 +85,8 @@ struct Daemon {
     recovery: Option<Service>,
     /// Whether recovery has to hear at once how the agents are now.
     changed: bool,
+    /// Keeps the index; `None` if there is no thread for it, and then the log is read instead.
+    _index: Option<index::Keeper>,
     next_reclaim_ns: u64,
     next_ageing_ns: u64,
     next_repair_ns: u64,

@@ -10,6 +10,7 @@ mod containment;
 mod drop;
 mod object;
 mod program;
+mod questions;
 mod row;
 mod scale;
 mod setup;
@@ -36,6 +37,8 @@ pub struct Options {
     pub names: Vec<String>,
     /// One JSON object instead of lines.
     pub json: bool,
+    /// At full size where the default is scaled down.
+    pub full: bool,
     /// Another build of the kernel programs to measure in the same run.
     pub against: Option<PathBuf>,
 }
@@ -43,7 +46,7 @@ pub struct Options {
 type Bench = fn(&Options) -> Result<Vec<Row>>;
 
 /// All benches by name, in the order in which they run.
-const BENCHES: [(&str, Bench); 9] = [
+const BENCHES: [(&str, Bench); 10] = [
     ("program", program::run),
     ("signals", signals::run),
     ("cgroup", cgroup::run),
@@ -53,6 +56,7 @@ const BENCHES: [(&str, Bench); 9] = [
     ("throughput", throughput::run),
     ("scale", scale::run),
     ("snapshot", snapshot::run),
+    ("questions", questions::run),
 ];
 
 /// Measures; tells whether every target is met.
