@@ -34,7 +34,7 @@ const fn tool(program: &'static str, package: &'static str, purpose: &'static st
 }
 
 /// The programs that tests, demo and bench run.
-pub const TOOLS: [Tool; 17] = [
+pub const TOOLS: [Tool; 12] = [
     tool("ip", "iproute2", "namespaces and veth pairs for the tests, the demo and the bench"),
     tool("bpftool", "bpftool", "an independent look at the kernel's programs and maps in tests"),
     tool("nft", "nftables", "the firewall that the bench compares with"),
@@ -54,7 +54,7 @@ pub const TOOLS: [Tool; 17] = [
 ];
 
 /// The programs that guests are made of and made with.
-pub const VM_TOOLS: [Tool; 17] = [
+pub const VM_TOOLS: [Tool; 5] = [
     tool("qemu-system-x86_64", "qemu-system-x86", "emulating machines for other kernels"),
     tool("busybox", "busybox-static", "the guests' shell and commands"),
     tool("dpkg-deb", "dpkg", "unpacking the guests' kernels"),
