@@ -25,7 +25,8 @@ fn at(second: u64) -> Time {
 
 /// What `program` says; it has to succeed.
 fn output(program: &str, arguments: &[&str]) -> Result<String> {
-    let output = Command::new(program).args(arguments).output().with_context(|| format!("running {program}"))?;
+    let output =
+        Command::new(program).args(arguments).output().with_context(|| format!("running {program}"))?;
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     ensure!(output.status.success(), "{program} {arguments:?}: {said}");
     Ok(String::from_utf8(output.stdout)?)
@@ -168,9 +169,18 @@ fn a_chain_is_the_same_in_each_format() -> Result<()> {
         .collect::<Result<_>>()?;
     assert!(found.is_sorted(), "a timeline: {text}");
     let mermaid = chain("mermaid")?;
-    assert!(mermaid.starts_with("flowchart LR\n") && mermaid.contains("n0 -->") && mermaid.contains("n2 ==>"), "{mermaid}");
+    assert!(
+        mermaid.starts_with("flowchart LR\n") && mermaid.contains("n0 -->") && mermaid.contains("n2 ==>"),
+        "{mermaid}"
+    );
     let dot = chain("dot")?;
-    assert!(dot.starts_with("digraph chain {") && dot.contains("n0 -> n1") && dot.contains("n1 -> n2") && dot.contains("n2 -> n3"), "{dot}");
+    assert!(
+        dot.starts_with("digraph chain {")
+            && dot.contains("n0 -> n1")
+            && dot.contains("n1 -> n2")
+            && dot.contains("n2 -> n3"),
+        "{dot}"
+    );
     let unknown = daemon.cli(&["chain", "--agent", "nobody"])?;
     assert_eq!(unknown.status.code(), Some(4));
     Ok(())
@@ -183,11 +193,13 @@ fn a_running_daemon_keeps_the_index_and_answers_through_it() -> Result<()> {
     let index = scene.daemon.paths().state().join("index/events.db");
     wait::until("an index", LONG, || index.exists().then_some(()))?;
     scene.daemon.cli_ok(&["release", NAMES[0], "--force"])?;
-    let said = scene.daemon.cli_ok(&["events", "--json", "--agent", NAMES[0], "--type", "containment_action"])?;
+    let said =
+        scene.daemon.cli_ok(&["events", "--json", "--agent", NAMES[0], "--type", "containment_action"])?;
     assert_eq!(said.lines().count(), 2, "{said}");
     let refused = scene.daemon.cli(&["events", "--endpoint", "nowhere"])?;
     assert_eq!(refused.status.code(), Some(2));
-    let chain: Value = serde_json::from_str(&scene.daemon.cli_ok(&["chain", "--agent", NAMES[0], "--json"])?)?;
+    let chain: Value =
+        serde_json::from_str(&scene.daemon.cli_ok(&["chain", "--agent", NAMES[0], "--json"])?)?;
     assert_eq!(chain["containment"].as_array().map(Vec::len), Some(2), "{chain}");
     Ok(())
 }
@@ -242,12 +254,19 @@ fn write_capture(path: &Path, packets: &[Vec<u8>]) -> Result<()> {
 #[test]
 fn tshark_gives_flows_the_same_community_ids() -> Result<()> {
     let mut flows = Vec::new();
-    for (source, destination) in [("10.0.0.9", "10.0.0.2"), ("10.0.0.2", "10.0.0.9"), ("2001:db8::9", "2001:db8::2")] {
+    for (source, destination) in
+        [("10.0.0.9", "10.0.0.2"), ("10.0.0.2", "10.0.0.9"), ("2001:db8::9", "2001:db8::2")]
+    {
         let v6 = source.contains(':');
         let (icmp, question, other) = if v6 { (58, 128, 1) } else { (1, 8, 3) };
-        for (protocol, source_port, destination_port) in
-            [(6, 40_000, 443), (6, 80, 80), (17, 53, 5353), (132, 7, 9), (icmp, question, 0), (icmp, other, 1)]
-        {
+        for (protocol, source_port, destination_port) in [
+            (6, 40_000, 443),
+            (6, 80, 80),
+            (17, 53, 5353),
+            (132, 7, 9),
+            (icmp, question, 0),
+            (icmp, other, 1),
+        ] {
             let (source, destination) = (source.parse()?, destination.parse()?);
             flows.push(FlowTuple { protocol, source, destination, source_port, destination_port });
         }
@@ -256,7 +275,8 @@ fn tshark_gives_flows_the_same_community_ids() -> Result<()> {
     let path = directory.path().join("flows.pcap");
     write_capture(&path, &flows.iter().map(packet).collect::<Result<Vec<_>>>()?)?;
     let path = path.display().to_string();
-    let arguments = ["-n", "-r", &path, "--enable-protocol", "communityid", "-T", "fields", "-e", "communityid"];
+    let arguments =
+        ["-n", "-r", &path, "--enable-protocol", "communityid", "-T", "fields", "-e", "communityid"];
     let told = output("tshark", &arguments)?;
     let ours: Vec<_> = flows.iter().map(|flow| flow.community_id(DEFAULT_SEED)).collect();
     assert_eq!(told.lines().collect::<Vec<_>>(), ours, "{flows:#?}");
