@@ -158,7 +158,7 @@ async fn ask(path: PathBuf, query: EventQuery) -> io::Result<Option<Answer>> {
     blocking(move || {
         let files = Files::in_state(path.parent().unwrap_or(Path::new(".")));
         let answer = Answer::find(&files, &JsonLinesSource::new(&path), &query);
-        if let Err(IndexError::Contradiction(_) | IndexError::Sqlite(_)) = &answer {
+        if answer.as_ref().is_err_and(IndexError::is_damage) {
             // If even this fails, the next question finds the same.
             let _ = files.discard();
         }

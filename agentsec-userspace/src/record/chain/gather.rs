@@ -30,23 +30,32 @@ pub fn ask(
     query: &EventQuery,
     mut each: impl FnMut(&[u8]),
 ) -> io::Result<()> {
-    let mut covered_to = None;
+    // What was handed over through the index ends here; the log itself goes on after it.
+    let mut after = None;
     if let Ok(Some(answer)) = Answer::find(files, source, query) {
-        let mut lines = Vec::new();
+        let mut is_right = true;
         for places in answer.places.chunks(PLACES_AT_ONCE) {
-            lines.extend(source.entries_at(places)?);
-            // Where the index is wrong about the log, the log alone counts.
-            if lines.iter().any(Option::is_none) {
-                lines.clear();
+            let lines = source.entries_at(places)?;
+            for (place, line) in places.iter().zip(&lines) {
+                // Where the index is wrong about the log, the log alone counts from there on.
+                let Some(line) = line else {
+                    is_right = false;
+                    break;
+                };
+                after = Some(*place);
+                if query.wants(line) {
+                    each(line);
+                }
+            }
+            if !is_right {
                 break;
             }
         }
-        if lines.len() == answer.places.len() {
-            lines.iter().flatten().filter(|line| query.wants(line)).for_each(|line| each(line));
-            covered_to = answer.covered_to;
+        if is_right {
+            after = answer.covered_to;
         }
     }
-    for entry in source.entries_from(covered_to.unwrap_or(0))?.skip(usize::from(covered_to.is_some())) {
+    for entry in source.entries_from(after.unwrap_or(0))?.skip(usize::from(after.is_some())) {
         let (_, line) = entry?;
         if query.wants(&line) {
             each(&line);

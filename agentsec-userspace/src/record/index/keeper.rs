@@ -9,6 +9,8 @@ use std::time::Duration;
 
 /// Between two looks at the log.
 const INTERVAL: Duration = Duration::from_secs(2);
+/// The same while it fails.
+const LONGEST: Duration = Duration::from_secs(600);
 /// Entries added at once; readers wait for no longer than that takes.
 const AT_ONCE: usize = 10_000;
 
@@ -28,9 +30,14 @@ impl Keeper {
     pub fn start(files: Files, source: Box<dyn EventSource>) -> io::Result<Self> {
         let (stop, stopped) = channel();
         let work = move || {
-            while stopped.recv_timeout(INTERVAL) == Err(RecvTimeoutError::Timeout) {
-                // What fails is tried again; meanwhile questions are answered by the log itself.
-                let _ = keep(&files, &*source);
+            let mut wait = INTERVAL;
+            while stopped.recv_timeout(wait) == Err(RecvTimeoutError::Timeout) {
+                // What fails, on a full disk for instance, is tried again ever more rarely; meanwhile questions are
+                // answered by the log itself.
+                wait = match keep(&files, &*source) {
+                    Ok(()) | Err(IndexError::Busy) => INTERVAL,
+                    Err(_) => (wait * 2).min(LONGEST),
+                };
             }
         };
         let thread = std::thread::Builder::new().name("index".into()).spawn(work)?;

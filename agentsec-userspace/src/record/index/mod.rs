@@ -54,10 +54,29 @@ pub enum IndexError {
 }
 
 impl IndexError {
-    /// Whether building it anew would help.
+    /// Whether building it anew would help: not when the disk is full or somebody else is at it.
     #[must_use]
-    pub const fn wants_rebuild(&self) -> bool {
-        !matches!(self, Self::Busy | Self::Io(_))
+    pub fn wants_rebuild(&self) -> bool {
+        match self {
+            Self::Busy | Self::Io(_) => false,
+            Self::Sqlite(_) => self.is_damage(),
+            Self::Missing | Self::Unfinished | Self::OtherFormat { .. } => true,
+            Self::OtherLog | Self::Contradiction(_) => true,
+        }
+    }
+
+    /// Whether the index is damaged.
+    #[must_use]
+    pub fn is_damage(&self) -> bool {
+        use rusqlite::ErrorCode::{ApiMisuse, DatabaseCorrupt, NotADatabase, TypeMismatch, Unknown};
+        match self {
+            Self::Contradiction(_) => true,
+            // Without a code it is a value or a table that is not as it was written.
+            Self::Sqlite(error) => error.sqlite_error_code().is_none_or(|code| {
+                matches!(code, ApiMisuse | DatabaseCorrupt | NotADatabase | TypeMismatch | Unknown)
+            }),
+            _ => false,
+        }
     }
 }
 
