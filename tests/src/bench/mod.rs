@@ -42,7 +42,7 @@ pub struct Options {
 type Bench = fn(&Options) -> Result<Vec<Row>>;
 
 /// All benches by name, in the order in which they run.
-const BENCHES: [(&str, Bench); 8] = [
+const BENCHES: [(&str, Bench); 9] = [
     ("program", program::run),
     ("cgroup", cgroup::run),
     ("xdp", xdp::run),
@@ -51,6 +51,7 @@ const BENCHES: [(&str, Bench); 8] = [
     ("throughput", throughput::run),
     ("scale", scale::run),
     ("snapshot", snapshot::run),
+    ("files", snapshot::run_many),
 ];
 
 /// Measures; tells whether every target is met.
