@@ -46,7 +46,7 @@ pub struct Options {
 type Bench = fn(&Options) -> Result<Vec<Row>>;
 
 /// All benches by name, in the order in which they run.
-const BENCHES: [(&str, Bench); 10] = [
+const BENCHES: [(&str, Bench); 11] = [
     ("program", program::run),
     ("signals", signals::run),
     ("cgroup", cgroup::run),
@@ -57,6 +57,7 @@ const BENCHES: [(&str, Bench); 10] = [
     ("scale", scale::run),
     ("snapshot", snapshot::run),
     ("questions", questions::run),
+    ("files", snapshot::run_many),
 ];
 
 /// Measures; tells whether every target is met.

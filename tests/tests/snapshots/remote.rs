@@ -76,7 +76,7 @@ fn a_copy_elsewhere_has_the_same_tree_and_restic_finds_it_whole() -> Result<()> 
     tree::plant(&bench.path("state"), 40, &mut fastrand::Rng::with_seed(6))?;
     let record = bench.create()?;
     let other = bench.path("copy").display().to_string();
-    bench.store.restic.copy_to(&other, &[record.id.clone()], &Cancel::default())?;
+    bench.store.restic.copy_to(&other, std::slice::from_ref(&record.id), &Cancel::default())?;
     let mut there: Store = bench.store.clone();
     there.restic.repository = other;
     let copied = there.restic.snapshots(None, &Cancel::default())?;
