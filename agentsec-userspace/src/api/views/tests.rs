@@ -121,7 +121,8 @@ fn the_status_is_the_contract() {
             "signals": {
                 "volume": 10485760, "unusual_endpoints": 3, "auth_failures": 0, "deviation_ms": 12.5,
                 "auth": {
-                    "http_401": 2, "http_403": 0, "http_407": 0, "tls_alert": 0, "refused": 0, "reset_before_data": 0
+                    "http_401": 2, "http_403": 0, "http_407": 0, "tls_alert": 0, "refused": 0, "reset_before_data": 0,
+                    "sampled": 0
                 },
                 "response_time": {"samples": 40, "p50_ms": 51.5, "p99_ms": 130.25, "deviation_ms": 12.5},
                 "requests": 40, "requests_per_minute": 40.0, "expected_requests_per_minute": 100,
