@@ -413,6 +413,9 @@ pub enum Start {
     Request = 1,
     /// It does not: requests can be read here, and this is none.
     Rest = 2,
+    /// If the segment before it was pushed, and it may be one that nobody answers: streams that share a connection
+    /// acknowledge and keep house.
+    Shared = 3,
 }
 
 impl Start {
@@ -423,6 +426,7 @@ impl Start {
         match byte {
             1 => Self::Request,
             2 => Self::Rest,
+            3 => Self::Shared,
             _ => Self::Unread,
         }
     }
@@ -437,6 +441,8 @@ pub enum Says {
     Asks,
     /// A message begins while another one waits.
     AsksMore,
+    /// The same, where the one that waits may be waiting for nothing: time runs from now.
+    AsksAnew,
     /// A message that waits goes on; with `ends` it ends here, and time runs from now.
     GoesOn {
         /// Whether this is its end.
@@ -472,7 +478,7 @@ impl Asking {
         let begins = match start {
             Start::Request => true,
             Start::Rest => false,
-            Start::Unread => sent.0 & PUSHED != 0,
+            Start::Unread | Start::Shared => sent.0 & PUSHED != 0,
         };
         sent = sent.with_end(end);
         if segment.has(tcp::FIN) {
@@ -487,6 +493,10 @@ impl Asking {
         if !waits {
             let asked = Asked::new(asked.count().wrapping_add(1), end);
             return (Self { sent, asked, answer: segment.acknowledgment }, Says::Asks);
+        }
+        if begins && matches!(start, Start::Shared) {
+            let asked = Asked::new(asked.count().wrapping_add(1), end);
+            return (Self { sent, asked, answer }, Says::AsksAnew);
         }
         if begins {
             let asked = Asked::new(asked.count().wrapping_add(1), asked.end());

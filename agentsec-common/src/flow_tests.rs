@@ -78,6 +78,14 @@ fn of_pipelined_questions_the_first_keeps_its_time_and_one_answer_answers_all() 
 }
 
 #[test]
+fn where_streams_share_a_connection_time_runs_from_the_latest_message() {
+    let (asking, _) = established();
+    let (asking, _) = asking.tcp(&segment(1000, 5000, 20, PUSH), Start::Shared, 0);
+    let (asking, says) = asking.tcp(&segment(1020, 5000, 100, PUSH), Start::Shared, 0);
+    assert_eq!((says, asking.asked), (Says::AsksAnew, Asked::new(2, 1120)));
+}
+
+#[test]
 fn a_request_that_can_be_read_begins_a_message_and_its_body_does_not() {
     let (asking, _) = established();
     let (asking, _) = asking.tcp(&segment(1000, 5000, 100, PUSH), Start::Request, 0);
@@ -252,7 +260,7 @@ enum Step {
 }
 
 fn any_step() -> impl Strategy<Value = Step> {
-    let agent = (0..200u32, 0..3000u32, any::<bool>(), 0..3u8)
+    let agent = (0..200u32, 0..3000u32, any::<bool>(), 0..4u8)
         .prop_map(|(back, payload, pushed, start)| Step::Agent { back, payload, pushed, start });
     let text = prop_oneof![Just(*b"HTTP/1.1 401 No\r"), Just(*b"HTTP/1.1 100 Go\r"), any::<[u8; 16]>()];
     let remote = (0..200u32, 0..3000u32, 0..3000u32, text)
@@ -277,7 +285,7 @@ proptest! {
                 Step::Agent { back, payload, pushed, start } => {
                     let flags = if pushed { PUSH } else { 0 };
                     let segment = segment(next.wrapping_sub(back), remote_next, payload, flags);
-                    let start = [Start::Request, Start::Rest, Start::Unread][start as usize];
+                    let start = Start::from_byte(start);
                     let (after, says) = asking.tcp(&segment, start, answered.count());
                     asking = after;
                     asks += u32::from(says == Says::Asks);

@@ -471,9 +471,9 @@ fn read_segment(bytes: &[u8; 16], length: u32, sent: Sent) -> u64 {
     }
     match sent.spoken() {
         Language::Http1 => said(Language::Http1, Start::Rest, sent.is_connecting()),
-        Language::Http2 => said(Language::Http2, Start::Unread, sent.is_connecting()),
-        _ if is_http2_preface(bytes, length) => said(Language::Http2, Start::Unread, false),
-        _ if is_tls_record(bytes, length) => said(Language::Tls, Start::Unread, false),
+        Language::Http2 => said(Language::Http2, Start::Shared, sent.is_connecting()),
+        _ if is_http2_preface(bytes, length) => said(Language::Http2, Start::Shared, false),
+        _ if is_tls_record(bytes, length) => said(Language::Tls, Start::Shared, false),
         _ => said(Language::Other, Start::Unread, false),
     }
 }
@@ -488,6 +488,7 @@ pub extern "C" fn agentsec_say(case: *const Case, entry: *mut Flow, read: u64) -
     let (statuses, answered) = (load_statuses(entry), load_answered(entry).count());
     let begins = sent.is_fresh();
     let (sent, start) = match read {
+        0 if matches!(sent.language(), Language::Tls) => (sent, Start::Shared),
         0 => (sent, Start::Unread),
         _ => (
             sent.speaking(Language::from_byte(read as u8)).connecting(read >> 16 & 1 != 0),
@@ -519,7 +520,7 @@ fn ask(entry: *mut Flow, asking: &Asking, says: Says, start: Start, requests: Re
     }
     // SAFETY: a whole entry.
     unsafe {
-        if matches!(says, Says::Asks | Says::GoesOn { ends: true }) {
+        if matches!(says, Says::Asks | Says::AsksAnew | Says::GoesOn { ends: true }) {
             // The time before the count: who finds the count finds the time.
             store(&raw mut (*entry).asked_ns, bpf_ktime_get_ns());
         }
