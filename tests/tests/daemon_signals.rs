@@ -218,7 +218,7 @@ fn a_refused_certificate_counts_in_every_version_of_tls_and_a_good_one_does_not(
 #[test]
 fn dns_answers_are_measured_by_their_ids() -> Result<()> {
     let scene = Scene::routed(1, &config(1))?;
-    let delays = jittered(3, 20, Duration::from_millis(40), Duration::from_millis(120));
+    let delays = jittered(3, 12, Duration::from_millis(150), Duration::from_millis(350));
     let mut script = Reply::delayed(&delays);
     script.push(Reply::new(Named::Lost));
     let server = DnsServer::start(&scene.lab.world().namespace, (ANY4, 53), LONG, script)?;
