@@ -186,7 +186,7 @@ pub extern "C" fn agentsec_responded(case: *const Case, time_ns: u64) -> i32 {
     let bucket = masked(time_bucket(time_ns), TIME_BUCKETS);
     let ticks = time_ns / TICK_NS;
     let normal = profile.normal_response_100us as u64;
-    let deviation = if ticks > normal { ticks - normal } else { normal - ticks };
+    let deviation = ticks.abs_diff(normal);
     let deviation = if deviation > u32::MAX as u64 { u32::MAX as u64 } else { deviation };
     let now = profile.bucket_clock().moment(case.now_ns, case.epoch);
     // SAFETY: live map values, and the bucket is within the histogram.
