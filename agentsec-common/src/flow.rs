@@ -690,7 +690,7 @@ impl Statuses {
     #[must_use]
     pub const fn place(self, segment: &Segment, requests: Requests, heard: u32) -> Option<u32> {
         let waiting = self.waiting(requests);
-        if waiting == 0 {
+        if waiting == 0 || segment.payload == 0 {
             return None;
         }
         let adrift = waiting > 1 || self.0 & ADRIFT != 0;

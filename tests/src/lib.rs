@@ -25,6 +25,7 @@ pub mod cgroup;
 pub mod daemon;
 pub mod demo;
 pub mod foreign;
+pub mod fuzz;
 pub mod kernel_rig;
 pub mod lab;
 pub mod link;

@@ -10,7 +10,7 @@ use crate::compile::Profile;
 use crate::need::Scope;
 use crate::step::Progress;
 use crate::vm::{self, Kernel};
-use crate::{check, compile, run, setup, test};
+use crate::{check, compile, fuzz, run, setup, test};
 
 #[derive(Parser)]
 #[command(name = "cargo xtask", about = "Set up, build, check, test and show AgentSec")]
@@ -60,6 +60,14 @@ enum Verb {
         json: bool,
         /// Run only the tests whose name contains this
         filter: Option<String>,
+    },
+    /// Look for bytes that break a parser, by libFuzzer
+    Fuzz {
+        /// The target; every one in turn if none is named
+        target: Option<String>,
+        /// How long for each
+        #[arg(long, default_value_t = 60)]
+        seconds: u64,
     },
     /// Show a compromised agent being contained, on this host (as root)
     Demo(LabArgs),
@@ -117,6 +125,7 @@ pub fn run() -> Result<ExitCode> {
             let object = compile::kernel_object(&progress, &tools)?;
             compile::daemon_and_lab(&progress, profile, &object)?;
         }
+        Verb::Fuzz { target, seconds } => fuzz::fuzz(&progress, target.as_deref(), seconds)?,
         Verb::Check { advisories } => {
             let tools = setup::ensure(&progress, Scope::Check)?;
             let object = compile::kernel_object(&progress, &tools)?;

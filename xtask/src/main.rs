@@ -11,6 +11,7 @@ mod check;
 mod cli;
 mod compile;
 mod facts;
+mod fuzz;
 mod need;
 mod run;
 mod setup;
