@@ -242,26 +242,61 @@ fn a_tls_alert_that_refuses_the_agent_counts_within_the_handshake() -> Result<()
 }
 
 #[test]
+fn a_protected_alert_that_overtakes_the_first_request_is_a_refusal_and_a_later_one_an_end() -> Result<()> {
+    let record = |kind: u8, length: u8| [&[kind, 3, 3, 0, length][..], &vec![7; length.into()]].concat();
+    let mut arena = arena(following())?;
+    for (what, answers, expected) in [("at once", 0, 1), ("after an answer", 1, 0)] {
+        let agent = arena.agent(0)?;
+        let mut talk = Talk::opened(&arena, Flow::to(stranger(1), 443))?;
+        talk.say(&arena, &[&[22, 3, 1, 0, 100, 1][..], &[0; 100]].concat())?;
+        talk.hear(&arena, &record(22, 90))?;
+        talk.say(&arena, &record(23, 70))?;
+        let certificate_ends = talk.agent;
+        talk.say(&arena, &record(23, 40))?;
+        for _ in 0..answers {
+            talk.hear(&arena, &record(23, 60))?;
+            talk.say(&arena, &record(23, 40))?;
+        }
+        let alert = Segment {
+            direction: Inbound,
+            sequence: talk.remote,
+            acknowledgment: if answers == 0 { certificate_ends } else { talk.agent },
+            flags: flags::ACK,
+            payload: &record(23, 19),
+        };
+        talk.send(&arena, alert)?;
+        assert_eq!(arena.maps.ledger(agent.slot)?.auth_total[TlsAlert as usize], expected, "{what}");
+    }
+    Ok(())
+}
+
+#[test]
 fn response_times_are_what_lies_between_question_and_answer() -> Result<()> {
     let mut arena = arena(following())?;
     let agent = arena.agent(0)?;
     let mut talk = Talk::opened(&arena, Flow::to(stranger(1), 4000))?;
-    let mut exact = Vec::new();
+    // The exact times lie between these, however slow the machine is.
+    let (mut least, mut most) = (Vec::new(), Vec::new());
     for wait_ms in [1, 3, 9, 27] {
+        let before = std::time::Instant::now();
         talk.say(&arena, b"question")?;
         let asked = std::time::Instant::now();
         // Not a wait for something to happen: this is the delay that is to be measured.
         std::thread::sleep(std::time::Duration::from_millis(wait_ms));
+        least.push(asked.elapsed().as_nanos() as u64);
         talk.hear(&arena, b"answer")?;
-        exact.push(asked.elapsed());
+        most.push(before.elapsed().as_nanos() as u64);
         talk.hear(&arena, b"the rest of it")?;
     }
+    least.sort_unstable();
+    most.sort_unstable();
     let times = arena.maps.times.get(&agent.slot, 0)?;
     assert_eq!(times.iter().sum::<u32>(), 4);
-    for (per_mille, exact) in [250, 500, 750, 1000].into_iter().zip(exact) {
+    for (index, per_mille) in [250, 500, 750, 1000].into_iter().enumerate() {
         let told = quantile_ns(&times, 0, per_mille).unwrap_or(0);
-        let exact = exact.as_nanos() as u64;
-        assert!(told.abs_diff(exact) <= (exact / 20).max(200_000), "{told} for {exact}");
+        let slack = |exact: u64| (exact / 20).max(200_000);
+        let (least, most) = (least[index], most[index]);
+        assert!(told + slack(least) >= least && told <= most + slack(most), "{told}: {least} to {most}");
     }
     let key = Flow::to(stranger(1), 4000).opened(&agent, TCP);
     let endpoint = arena.maps.responses.get(&key, 0)?;
@@ -569,12 +604,12 @@ fn what_is_spoken_with_http2_or_in_a_language_of_its_own_is_sampled() -> Result<
     assert_eq!(arena.maps.ledger(agent.slot)?.requests_total, 3);
 
     let mut talk = Talk::opened(&arena, Flow::to(stranger(1), 6379))?;
-    for _ in 0..5 {
+    for _ in 0..12 {
         talk.say(&arena, b"AUTH guess\r\n")?;
         talk.hear(&arena, b"-WRONGPASS invalid username-password pair\r\n")?;
     }
     let samples = arena.maps.samples()?;
-    assert_eq!(samples.iter().map(|sample| sample.ordinal).collect::<Vec<_>>(), [0, 1]);
+    assert_eq!(samples.iter().map(|sample| sample.ordinal).collect::<Vec<_>>(), [0, 1, 2, 3, 4, 5, 6, 7]);
     assert!(samples[0].bytes.starts_with(b"-WRONGPASS"));
     assert_eq!(arena.maps.ledger(agent.slot)?.samples_lost, 0);
     Ok(())

@@ -44,6 +44,12 @@ pub(super) fn load_requests(entry: *const Flow) -> Requests {
     Requests(load(unsafe { &raw const (*entry).requests }))
 }
 
+#[inline(always)]
+pub(super) fn load_responses(entry: *const Flow) -> u64 {
+    // SAFETY: a whole entry, as the verifier checks.
+    load(unsafe { &raw const (*entry).responses })
+}
+
 /// Whether the agent opened the connection.
 #[inline(always)]
 pub(super) fn is_opened(entry: *const Flow) -> bool {

@@ -6,11 +6,12 @@ use agentsec_common::packet::tcp;
 use agentsec_common::sample::{SAMPLES_HTTP2, SAMPLES_OTHER};
 
 use super::entry::{
-    is_opened, load_answered, load_asked, load_requests, load_samples, load_sent, load_statuses,
+    is_opened, load_answered, load_asked, load_requests, load_responses, load_samples, load_sent,
+    load_statuses,
 };
 use super::{act, is_tcp, segment_of};
 use crate::case::Case;
-use crate::words::{load, replace, store};
+use crate::words::{replace, store};
 
 /// Messages of the agent within which a TLS handshake is over: hello, a second one if the first did not do, and the
 /// certificate, key exchange, change of cipher, and finish, each of which may be written by itself.
@@ -105,8 +106,7 @@ fn look(entry: *const Flow, sent: Sent, answers: bool, asked: Asked) -> u64 {
     match sent.spoken() {
         Language::Http1 => 0,
         Language::Tls if answers && asked.count() <= TLS_HANDSHAKE && !sent.is_midway() => {
-            // SAFETY: a whole entry, as the verifier checks.
-            let second = load(unsafe { &raw const (*entry).responses }) == 1;
+            let second = load_responses(entry) == 1;
             act::ALERT | (second as u64) << act::NUMBER_SHIFT
         }
         Language::Tls => 0,

@@ -5,10 +5,15 @@ use aya_ebpf::helpers::bpf_ktime_get_ns;
 use agentsec_common::flow::{Asking, Flow, Language, Requests, Says, Start, Statuses};
 use agentsec_common::packet::tcp;
 
-use super::entry::{is_opened, load_answered, load_asked, load_requests, load_sent, load_statuses};
+use super::entry::{
+    is_opened, load_answered, load_asked, load_requests, load_responses, load_sent, load_statuses,
+};
 use super::{act, is_tcp, segment_of};
 use crate::case::Case;
 use crate::words::store;
+
+/// Answers within which a TLS handshake is over: the server's hello, and what it thinks of the agent's certificate.
+const HANDSHAKE: u64 = 2;
 
 /// Decides about what the agent sends, of which `read` was read.
 #[unsafe(no_mangle)]
@@ -20,7 +25,10 @@ pub extern "C" fn agentsec_say(case: *const Case, entry: *mut Flow, read: u64) -
     let (statuses, answered) = (load_statuses(entry), load_answered(entry).count());
     let begins = sent.is_fresh();
     let (sent, start) = match read {
-        0 if matches!(sent.language(), Language::Tls) => (sent, Start::Shared),
+        // Within the handshake each message waits for its own answer.
+        0 if matches!(sent.language(), Language::Tls) && load_responses(entry) >= HANDSHAKE => {
+            (sent, Start::Shared)
+        }
         0 => (sent, Start::Unread),
         _ => (
             sent.speaking(Language::from_byte(read as u8)).connecting(read >> 16 & 1 != 0),
