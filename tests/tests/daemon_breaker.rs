@@ -69,6 +69,8 @@ fn a_violation_on_probation_opens_again_with_twice_the_cool_down() -> Result<()>
     quarantine(&scene.daemon, NAMES[0])?;
     assert_eq!(after(&scene.daemon, &["release", NAMES[0]])?, ["HALF_OPEN", "enforce"]);
     assert!(scene.is_served(0, &server), "a typical endpoint is reachable on probation");
+    // The end of that connection is still on its way.
+    scene.lab.settle()?;
     let before = scene.lab.world().counters()?;
     let elsewhere = std::net::SocketAddr::new(scene.lab.crowd_v4(1).into(), 9);
     agentsec_tests::scene::shoot(scene.lab.agent(0), elsewhere, 5)?;
