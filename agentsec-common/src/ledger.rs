@@ -1,5 +1,6 @@
 //! What the kernel writes about an agent, and only the kernel.
 
+use crate::auth::AUTH_ROOM;
 use crate::endpoint::Address;
 use crate::window::BUCKETS;
 
@@ -16,10 +17,14 @@ pub struct TripRecord {
     pub volume: u64,
     /// Unusual endpoints in the window, the packet's included.
     pub unusual_endpoints: u32,
-    /// Failed authentications in the window.
-    pub auth_failures: u32,
+    /// Failed authentications in the window, hundredths.
+    pub auth_failures_centi: u32,
     /// Response time deviation, 100 µs.
     pub deviation_100us: u32,
+    /// Requests in the window.
+    pub requests: u32,
+    /// Anomalous ones of them.
+    pub anomalous_requests: u32,
     /// The epoch in which it tripped.
     pub epoch: u32,
     /// Row of the profile that judged.
@@ -40,16 +45,14 @@ pub struct TripRecord {
     pub direction: u8,
     /// [`Class`](crate::packet::Class) of the packet.
     pub class: u8,
-    /// Terms of the score, per mille: auth, volume, endpoints, deviation, extra, total.
-    pub terms: [u16; 6],
-    /// Explicit padding.
-    pub reserved: u32,
+    /// Terms of the score, per mille: auth, volume, endpoints, deviation, requests, anomalous, extra, total.
+    pub terms: [u16; 8],
 }
 
-const _: () = assert!(size_of::<TripRecord>() == 88);
+const _: () = assert!(size_of::<TripRecord>() == 96);
 
-/// One agent's ledger. Each of the first three cache lines has one use, so that what every packet reads is
-/// not where every packet writes.
+/// One agent's ledger. Each of its first cache lines has one use, so that what every packet reads is not where every
+/// packet writes.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Ledger {
@@ -57,34 +60,73 @@ pub struct Ledger {
     pub trip_seq: u64,
     /// Second (2^30 ns) of the latest notice of a drop.
     pub drop_noticed: u64,
-    /// Notice budget: second in the upper half, notices in it in the lower.
-    pub notices: u64,
-    /// Probe violations: epoch in the upper half, count in the lower.
-    pub violations: u64,
-    /// Endpoints inserted, by [`EndpointKind`](crate::endpoint::EndpointKind).
-    pub endpoints_inserted: [u64; 2],
     /// [`Stamp`](crate::window::Stamp) of when an endpoint was last counted as unusual: as long as that is not in
     /// the window, [`Self::unusual`] sums to nothing and need not be read.
     pub unusual_latest: u64,
-    /// Notices lost: budget spent or ring full.
-    pub notices_lost: u64,
+    /// [`Gauge`](crate::window::Gauge) of failed authentications, hundredths.
+    pub auth_gauge: u64,
+    /// [`Gauge`](crate::window::Gauge) of the response times' mean absolute deviation, 100 µs; zero as long as there are
+    /// fewer than [`RESPONSES_MIN`](crate::risk::RESPONSES_MIN).
+    pub deviation_gauge: u64,
+    /// [`Gauge`](crate::window::Gauge) of requests.
+    pub requests_gauge: u64,
+    /// [`Gauge`](crate::window::Gauge) of anomalous requests.
+    pub anomalous_gauge: u64,
+    /// What the probe's byte bucket owes: see [`Bucket`](crate::bucket::Bucket).
+    pub probe_bucket: u64,
     /// Window of wire bytes.
     pub volume: [u64; BUCKETS],
     /// Window of unusual endpoints.
     pub unusual: [u64; BUCKETS],
-    /// The latest trip.
-    pub trip: TripRecord,
-    /// Packets whose endpoint found no room.
-    pub endpoint_overflow: u64,
-    /// What the probe's byte bucket owes: see [`Bucket`](crate::bucket::Bucket).
-    pub probe_bucket: u64,
+    /// Window of failed authentications, hundredths.
+    pub auth: [u64; BUCKETS],
+    /// Window of the sum of response times' absolute deviations, 100 µs.
+    pub deviation: [u64; BUCKETS],
+    /// Window of response times measured.
+    pub responses: [u64; BUCKETS],
+    /// Window of requests.
+    pub requests: [u64; BUCKETS],
+    /// Window of anomalous requests.
+    pub anomalous: [u64; BUCKETS],
+    /// Notice budget: second in the upper half, notices in it in the lower.
+    pub notices: u64,
+    /// Notices lost: budget spent or ring full.
+    pub notices_lost: u64,
+    /// Sample budget, likewise.
+    pub samples: u64,
+    /// Samples lost.
+    pub samples_lost: u64,
+    /// Probe violations: epoch in the upper half, count in the lower.
+    pub violations: u64,
     /// Packet sockets that were denied to the agent's processes.
     pub sockets_denied: u64,
+    /// Endpoints inserted, by [`EndpointKind`](crate::endpoint::EndpointKind).
+    pub endpoints_inserted: [u64; 2],
+    /// Packets whose endpoint found no room.
+    pub endpoint_overflow: u64,
+    /// Connections inserted.
+    pub flows_inserted: u64,
+    /// Connections removed because they ended.
+    pub flows_ended: u64,
+    /// Packets whose connection found no room.
+    pub flow_overflow: u64,
+    /// Answers whose endpoint found no room for its response times.
+    pub responses_overflow: u64,
+    /// Response times measured, ever.
+    pub responses_total: u64,
+    /// Requests, ever.
+    pub requests_total: u64,
+    /// Anomalous requests, ever.
+    pub anomalous_total: u64,
+    /// Failed authentications, ever, by [`AuthKind`](crate::auth::AuthKind).
+    pub auth_total: [u64; AUTH_ROOM],
+    /// The latest trip.
+    pub trip: TripRecord,
     /// Explicit padding to whole cache lines.
-    pub reserved: [u64; 2],
+    pub reserved: [u64; 4],
 }
 
-const _: () = assert!(size_of::<Ledger>() == 320);
+const _: () = assert!(size_of::<Ledger>() == 832);
 
 /// Probe violations counted in `epoch`, from the ledger's word.
 #[inline(always)]

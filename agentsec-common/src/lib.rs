@@ -22,22 +22,31 @@
 //! | [`maps::LEDGER`] | [`ledger::Ledger`] | kernel | daemon |
 //! | [`maps::COUNTERS`], [`maps::STRAYS`] | [`counters::Counters`], [`counters::Strays`], per CPU | kernel | daemon |
 //! | [`maps::ENDPOINTS`] | [`endpoint::Endpoint`] | kernel; the daemon only deletes idle ones | both |
+//! | [`maps::FLOWS`] | [`flow::Flow`], each word by packets of one direction | kernel; the daemon only deletes idle ones | both |
+//! | [`maps::TIMES`] | histogram of response times, [`times`] | kernel | daemon |
+//! | [`maps::RESPONSES`] | [`sample::Responses`] | kernel; the daemon only deletes those of endpoints that it deletes | daemon |
 //! | [`maps::NOTICES`] | [`notice::Notice`] | kernel | daemon |
+//! | [`maps::SAMPLES`] | [`sample::Sample`] | kernel | daemon |
 #![cfg_attr(not(test), no_std)]
 #![forbid(unsafe_op_in_unsafe_fn)]
 
 pub mod agent;
+pub mod auth;
 pub mod bucket;
 pub mod counters;
 pub mod endpoint;
+pub mod flow;
 pub mod gate;
 pub mod ledger;
 pub mod maps;
 pub mod notice;
 pub mod packet;
+pub mod payload;
 pub mod policy;
 pub mod profile;
 pub mod risk;
+pub mod sample;
+pub mod times;
 pub mod typical;
 pub mod window;
 
@@ -61,10 +70,14 @@ pod!(
     counters::Strays,
     endpoint::EndpointKey,
     endpoint::Endpoint,
+    flow::FlowKey,
+    flow::Flow,
     ledger::Ledger,
     notice::Notice,
     policy::Policy,
     profile::Profile,
+    sample::Sample,
+    sample::Responses,
     typical::TypicalKey,
     typical::PortRules,
 );

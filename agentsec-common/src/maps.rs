@@ -2,7 +2,7 @@
 
 /// Version of the maps' layout. It is part of the pin path, so that programs never meet maps of another
 /// shape. Raise it with every change of a type or of a meaning in this crate.
-pub const LAYOUT_VERSION: u32 = 2;
+pub const LAYOUT_VERSION: u32 = 3;
 
 /// Daemon → kernel: state, mode, epoch and slow signals by slot. Memory-mapped array.
 pub const POLICY: &str = "POLICY";
@@ -39,8 +39,16 @@ pub const COUNTERS: &str = "COUNTERS";
 pub const STRAYS: &str = "STRAYS";
 /// Kernel → daemon: whom each agent talks to. Hash.
 pub const ENDPOINTS: &str = "ENDPOINTS";
+/// Kernel → daemon: the connections of each agent. Hash.
+pub const FLOWS: &str = "FLOWS";
+/// Kernel → daemon: response times by slot. Memory-mapped array.
+pub const TIMES: &str = "TIMES";
+/// Kernel → daemon: response times by endpoint. Hash.
+pub const RESPONSES: &str = "RESPONSES";
 /// Kernel → daemon: notices. Ring buffer.
 pub const NOTICES: &str = "NOTICES";
+/// Kernel → daemon: samples of answers. Ring buffer.
+pub const SAMPLES: &str = "SAMPLES";
 
 /// Name of the program on the agent's way out (the host-side interface's ingress).
 pub const PROGRAM_OUTBOUND: &str = "agentsec_out";
@@ -78,5 +86,9 @@ pub const PROFILE_CAPACITY: u32 = 4_096;
 pub const TYPICAL_CAPACITY: u32 = 65_536;
 /// Default number of endpoints over all agents.
 pub const ENDPOINT_CAPACITY: u32 = 65_536;
+/// Default number of connections over all agents.
+pub const FLOW_CAPACITY: u32 = 65_536;
+/// Bytes in the sample ring.
+pub const SAMPLE_RING_BYTES: u32 = 1 << 20;
 /// Bytes in the notice ring.
 pub const NOTICE_RING_BYTES: u32 = 1 << 20;

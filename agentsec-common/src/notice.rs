@@ -16,6 +16,8 @@ pub enum NoticeKind {
     Violation = 4,
     /// A process of the agent was denied a packet socket; the protocol is the socket's address family.
     SocketDenied = 5,
+    /// An authentication failed: [`Notice::detail`] is its [`AuthKind`](crate::auth::AuthKind).
+    AuthFailure = 6,
 }
 
 impl NoticeKind {
@@ -28,6 +30,7 @@ impl NoticeKind {
             3 => Some(Self::Drop),
             4 => Some(Self::Violation),
             5 => Some(Self::SocketDenied),
+            6 => Some(Self::AuthFailure),
             _ => None,
         }
     }
@@ -64,10 +67,10 @@ pub struct Notice {
     pub endpoint_kind: u8,
     /// A [`Class`](crate::packet::Class).
     pub class: u8,
-    /// Explicit padding, as integers: three bytes in an array would be cleared by a call.
-    pub reserved: u8,
-    /// More of it.
-    pub reserved_more: u16,
+    /// More, by kind.
+    pub detail: u8,
+    /// Explicit padding.
+    pub reserved: u16,
 }
 
 const _: () = assert!(size_of::<Notice>() == 48);
@@ -76,11 +79,18 @@ const _: () = assert!(size_of::<Notice>() == 48);
 #[inline(always)]
 #[must_use]
 pub const fn spend(word: u64, now_ns: u64) -> Option<u64> {
+    spend_of(word, now_ns, NOTICES_PER_SECOND)
+}
+
+/// The same of a budget of so many a second.
+#[inline(always)]
+#[must_use]
+pub const fn spend_of(word: u64, now_ns: u64, per_second: u32) -> Option<u64> {
     let second = (now_ns >> 30) << 32;
     if word & !0xffff_ffff != second {
         return Some(second | 1);
     }
-    if word as u32 >= NOTICES_PER_SECOND { None } else { Some(word + 1) }
+    if word as u32 >= per_second { None } else { Some(word + 1) }
 }
 
 #[cfg(test)]

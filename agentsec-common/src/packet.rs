@@ -67,6 +67,8 @@ pub mod tcp {
     pub const SYN: u8 = 1 << 1;
     /// Reset.
     pub const RST: u8 = 1 << 2;
+    /// Push: a message ends here.
+    pub const PSH: u8 = 1 << 3;
     /// Acknowledge.
     pub const ACK: u8 = 1 << 4;
 }
@@ -122,6 +124,12 @@ pub struct Headers {
     pub header_bytes: u16,
     /// Whether bytes follow the transport header.
     pub has_payload: bool,
+    /// TCP sequence number; zero when not TCP.
+    pub sequence: u32,
+    /// TCP acknowledgement number; zero when not TCP.
+    pub acknowledgment: u32,
+    /// Bytes that follow the transport header, as the IP header says.
+    pub payload_bytes: u32,
 }
 
 impl Headers {
@@ -140,6 +148,9 @@ impl Headers {
             destination: [0; 4],
             header_bytes: header_bytes as u16,
             has_payload: false,
+            sequence: 0,
+            acknowledgment: 0,
+            payload_bytes: 0,
         }
     }
 
@@ -372,6 +383,7 @@ fn transport<F: Frame>(frame: &F, headers: &mut Headers, offset: usize, length: 
     match transport_header(frame, headers, offset) {
         Some(header) => {
             headers.has_payload = length > header;
+            headers.payload_bytes = length.saturating_sub(header) as u32;
             headers.header_bytes = (offset + header) as u16;
         }
         None => headers.cut_short(headers.protocol),
@@ -383,8 +395,10 @@ fn transport<F: Frame>(frame: &F, headers: &mut Headers, offset: usize, length: 
 fn transport_header<F: Frame>(frame: &F, headers: &mut Headers, offset: usize) -> Option<usize> {
     let length = match headers.protocol {
         protocol::TCP => {
-            let [ports, _, _, flags]: [u32; 4] = frame.words(offset)?;
+            let [ports, sequence, acknowledgment, flags]: [u32; 4] = frame.words(offset)?;
             headers.set_ports(ports);
+            headers.sequence = u32::from_be(sequence);
+            headers.acknowledgment = u32::from_be(acknowledgment);
             headers.tcp_flags = byte(flags, 1);
             (byte(flags, 0) >> 4) as usize * 4
         }
@@ -443,6 +457,9 @@ impl Headers {
         self.destination_port = 0;
         self.header_bytes = header_bytes as u16;
         self.has_payload = false;
+        self.sequence = 0;
+        self.acknowledgment = 0;
+        self.payload_bytes = 0;
     }
 }
 

@@ -134,7 +134,7 @@ impl SlowSignals {
     }
 }
 
-/// One agent's policy: half a cache line, every word of it stored atomically.
+/// One agent's policy: a cache line, every word of it stored atomically.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Policy {
@@ -145,9 +145,13 @@ pub struct Policy {
     /// How many endpoints the daemon has removed from the agent's list, by
     /// [`EndpointKind`](crate::endpoint::EndpointKind). The kernel subtracts them from what it inserted.
     pub endpoints_removed: [u64; 2],
+    /// How many connections the daemon has removed from the agent's list. The kernel subtracts them as well.
+    pub flows_removed: u64,
+    /// Explicit padding to a cache line.
+    pub reserved: [u64; 3],
 }
 
-const _: () = assert!(size_of::<Policy>() == 32);
+const _: () = assert!(size_of::<Policy>() == 64);
 
 #[cfg(test)]
 mod tests {

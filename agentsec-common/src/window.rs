@@ -226,6 +226,42 @@ impl Moment {
     }
 }
 
+/// A number that was worked out from windows, with the bucket and epoch in which it was: as long as these last and
+/// nothing is counted, it need not be worked out again. Whoever counts in the windows stores it anew.
+///
+/// ```text
+/// bit 0..24 value | 24..30 epoch | 30..64 bucket
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Gauge;
+
+const GAUGE_BITS: u32 = 24;
+/// Greatest value of a [`Gauge`]; greater ones are stored as this.
+pub const GAUGE_MAX: u32 = (1 << GAUGE_BITS) - 1;
+
+impl Gauge {
+    #[inline(always)]
+    const fn tag(moment: Moment) -> u64 {
+        moment.bucket << 30 | (moment.epoch as u64 & EPOCH_MASK) << GAUGE_BITS
+    }
+
+    /// As stored.
+    #[inline(always)]
+    #[must_use]
+    pub const fn to_word(moment: Moment, value: u64) -> u64 {
+        let value = if value > GAUGE_MAX as u64 { GAUGE_MAX as u64 } else { value };
+        Self::tag(moment) | value
+    }
+
+    /// The value, if it is of this moment. An untouched word is zero in the first bucket of the first epoch, which is right.
+    #[inline(always)]
+    #[must_use]
+    pub const fn read(word: u64, moment: Moment) -> Option<u32> {
+        let value = word ^ Self::tag(moment);
+        if value >> GAUGE_BITS == 0 { Some(value as u32) } else { None }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -337,6 +373,18 @@ mod tests {
             let other = Moment { bucket: now.bucket, epoch: epoch ^ 1 };
             prop_assert_eq!(Stamp::counted(Stamp::at(counted).to_word(), other), None);
         }
+    }
+
+    #[test]
+    fn a_gauge_is_of_its_bucket_and_epoch_only() {
+        let now = Moment { bucket: 12_345, epoch: 7 };
+        for value in [0, 1, GAUGE_MAX] {
+            let word = Gauge::to_word(now, value.into());
+            assert_eq!(Gauge::read(word, now), Some(value));
+            assert_eq!(Gauge::read(word, Moment { bucket: 12_346, ..now }), None);
+            assert_eq!(Gauge::read(word, Moment { epoch: 8, ..now }), None);
+        }
+        assert_eq!(Gauge::read(Gauge::to_word(now, u64::MAX), now), Some(GAUGE_MAX));
     }
 
     #[test]

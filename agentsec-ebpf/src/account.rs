@@ -6,32 +6,52 @@ use aya_ebpf::btf_maps::lpm_trie::Key;
 use agentsec_common::agent::Direction;
 use agentsec_common::counters::{Counters, Traffic};
 use agentsec_common::endpoint::{Address, Endpoint, EndpointKey, EndpointKind, Typical};
+use agentsec_common::flow::Flow;
 use agentsec_common::notice::NoticeKind;
 use agentsec_common::packet::tcp;
+use agentsec_common::profile::Profile;
 use agentsec_common::typical::{ROW_BITS, TypicalKey};
 use agentsec_common::window::Stamp;
 
 use crate::case::Case;
-use crate::emit;
 use crate::maps::{ENDPOINTS, LEDGER, POLICY, PROFILES, TYPICAL};
 use crate::words::{self, add, load, replace, store};
+use crate::{emit, flow};
 
 /// The endpoint of a packet.
 pub struct Seen {
-    /// Its entry; null when there is none.
+    /// Its entry; null when there is none, or when it need not be looked at.
     pub entry: *mut Endpoint,
+    /// The packet's connection, on which it counts; null when there is none.
+    pub flow: *mut Flow,
     /// Whether the profile expects it.
     pub typical: bool,
 }
 
 impl Seen {
     /// Of a packet that has no endpoint.
-    pub const NONE: Self = Self { entry: core::ptr::null_mut(), typical: true };
+    pub const NONE: Self = Self { entry: core::ptr::null_mut(), flow: core::ptr::null_mut(), typical: true };
+}
+
+/// Finds the packet's connection and endpoint, or makes the endpoint's entry. As long as a connection is settled, it speaks
+/// for its endpoint, which is then not looked at.
+#[inline(always)]
+pub fn seen(case: &mut Case, profile: &Profile) -> Seen {
+    let flow = flow::find(case, profile);
+    if !flow.is_null() && flow::is_settled(flow, case) {
+        case.endpoint_kind = flow::kind(flow);
+        return Seen { entry: core::ptr::null_mut(), flow, typical: true };
+    }
+    let seen = endpoint(case);
+    if !flow.is_null() {
+        flow::settle(flow, case, &seen);
+    }
+    Seen { flow, ..seen }
 }
 
 /// Finds the packet's endpoint, or makes its entry.
 #[inline(always)]
-pub fn endpoint(case: &mut Case) -> Seen {
+fn endpoint(case: &mut Case) -> Seen {
     let direction = case.direction();
     let remote = case.headers.remote(direction);
     let opener = case.headers.opener(direction);
@@ -66,7 +86,7 @@ pub fn endpoint(case: &mut Case) -> Seen {
     case.endpoint_kind = key.kind;
     let typical = agentsec_new_endpoint(case, &key) != 0;
     // Looked up again, because another CPU may have made it meanwhile; null when there was no room.
-    Seen { entry: ENDPOINTS.get_ptr_mut(&key).unwrap_or(core::ptr::null_mut()), typical }
+    Seen { entry: ENDPOINTS.get_ptr_mut(&key).unwrap_or(core::ptr::null_mut()), typical, ..Seen::NONE }
 }
 
 #[inline(always)]
@@ -82,7 +102,7 @@ fn known(case: &mut Case, key: &EndpointKey, entry: *mut Endpoint) -> Seen {
             typical
         }
     };
-    Seen { entry, typical }
+    Seen { entry, typical, ..Seen::NONE }
 }
 
 /// Makes an entry for an endpoint that has none, if the agent has room for it. One, when it is typical.
@@ -200,16 +220,19 @@ pub extern "C" fn agentsec_unusual(case: *const Case, entry: *mut Endpoint) -> i
     0
 }
 
-/// Counts a packet that passes.
+/// Counts a packet that passes: on its connection if it has one, else on its endpoint.
 #[inline(always)]
-pub fn passed(counters: *mut Counters, case: &Case, entry: *mut Endpoint) {
+pub fn passed(counters: *mut Counters, case: &Case, seen: &Seen) {
+    let entry = seen.entry;
     let direction = (case.inbound & 1) as usize;
     // SAFETY: live map values; the counters are this CPU's own, and `direction` is zero or one.
     unsafe {
         let traffic = (&raw mut (*counters).traffic).cast::<Traffic>().add(direction);
         (*traffic).bytes += case.bytes;
         (*traffic).packets += case.packets;
-        if !entry.is_null() {
+        if !seen.flow.is_null() {
+            flow::passed(seen.flow, case);
+        } else if !entry.is_null() {
             add((&raw mut (*entry).bytes).cast::<u64>().add(direction), case.bytes);
             add((&raw mut (*entry).packets).cast::<u64>().add(direction), case.packets);
             store(&raw mut (*entry).last_seen_ns, case.now_ns);

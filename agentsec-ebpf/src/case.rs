@@ -32,8 +32,10 @@ pub struct Case {
     pub inbound: u8,
     /// Kind of the packet's endpoint, once known.
     pub endpoint_kind: u8,
+    /// Whether the profile expects the packet's endpoint, once known.
+    pub typical: u8,
     /// Explicit padding.
-    pub reserved: u16,
+    pub reserved: u8,
     /// What the packet says.
     pub headers: Headers,
 }

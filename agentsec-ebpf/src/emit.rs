@@ -9,6 +9,12 @@ use crate::words::{add, load, replace};
 /// A notice that counts against the agent's budget.
 #[inline(always)]
 pub fn budgeted(case: &Case, kind: NoticeKind) {
+    budgeted_with(case, kind, 0);
+}
+
+/// The same with a detail.
+#[inline(always)]
+pub fn budgeted_with(case: &Case, kind: NoticeKind, detail: u8) {
     let Some(ledger) = LEDGER.get_ptr_mut(case.slot) else { return };
     // SAFETY: a live map value.
     let budget = unsafe { &raw mut (*ledger).notices };
@@ -16,11 +22,14 @@ pub fn budgeted(case: &Case, kind: NoticeKind) {
     match spend(found, case.now_ns) {
         // A lost race is another notice of this agent at this very moment: one of the two is enough to lose.
         Some(spent) if replace(budget, found, spent) => {
-            agentsec_emit(case, kind as u32);
+            agentsec_emit(case, kind as u32 | (detail as u32) << DETAIL_SHIFT);
         }
         _ => lost(case),
     }
 }
+
+/// Where the detail is beside the kind.
+const DETAIL_SHIFT: u32 = 8;
 
 /// A notice that is bounded otherwise: a trip, or one drop a second. Checked by the verifier once, by itself.
 #[unsafe(no_mangle)]
@@ -46,8 +55,8 @@ pub extern "C" fn agentsec_emit(case: *const Case, kind: u32) -> i32 {
         direction: case.inbound,
         endpoint_kind: case.endpoint_kind,
         class: case.headers.class as u8,
+        detail: (kind >> DETAIL_SHIFT) as u8,
         reserved: 0,
-        reserved_more: 0,
     });
     entry.submit(0);
     0

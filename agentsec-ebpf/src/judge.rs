@@ -4,13 +4,14 @@ use agentsec_common::gate::next_trip;
 use agentsec_common::ledger::{Ledger, TripRecord, one_more_violation, violations_in};
 use agentsec_common::notice::NoticeKind;
 use agentsec_common::policy::{Policy, SlowSignals};
-use agentsec_common::profile::{COUNT_INBOUND, COUNT_OUTBOUND, Profile};
-use agentsec_common::risk::{Signals, judge, score};
+use agentsec_common::profile::{COUNT_INBOUND, COUNT_OUTBOUND, JUDGE_REQUESTS, Profile};
+use agentsec_common::risk::{Cause, Signals, judge, score};
 use agentsec_common::window::{Moment, Stamp};
 
 use crate::case::Case;
 use crate::emit;
 use crate::maps::{LEDGER, POLICY, PROFILES};
+use crate::signals::{self, Counted, fresh_gauge, gauge};
 use crate::words::{self, load, replace, store, sum};
 
 /// An agent's words.
@@ -50,18 +51,28 @@ pub fn weigh(case: &Case, words: Words<'_>, judged: bool) -> bool {
     if !judged {
         return false;
     }
-    match judge(&signals(&words, case, now), words.profile) {
+    let requests = words.profile.flags & JUDGE_REQUESTS != 0;
+    match judge(&signals(&words, case, now, requests), words.profile) {
         Some(cause) => {
-            agentsec_trip(case, cause as u32);
+            trip(case, words, cause);
             true
         }
         None => false,
     }
 }
 
-/// The agent's signals at `now`.
+/// The agent's signals at `now`; requests only where they matter.
 #[inline(always)]
-fn signals(words: &Words<'_>, case: &Case, now: Moment) -> Signals {
+fn signals(words: &Words<'_>, case: &Case, now: Moment, requests: bool) -> Signals {
+    let gauge = |counted| gauge(words.ledger, counted, case.slot, now);
+    let [auth, deviation] = [gauge(Counted::Auth), gauge(Counted::Deviation)];
+    let of_requests = if requests { [gauge(Counted::Requests), gauge(Counted::Anomalous)] } else { [0, 0] };
+    joined(words, case, now, [auth, deviation], of_requests)
+}
+
+/// The kernel's own signals and the daemon's slow ones.
+#[inline(always)]
+fn joined(words: &Words<'_>, case: &Case, now: Moment, answers: [u32; 2], requests: [u32; 2]) -> Signals {
     // SAFETY: live map values.
     let (volume, latest, slow) = unsafe {
         (
@@ -76,11 +87,15 @@ fn signals(words: &Words<'_>, case: &Case, now: Moment) -> Signals {
     } else {
         0
     };
+    let ([auth, deviation], reported) = (answers, slow.deviation_100us as u32);
     Signals {
         volume,
         unusual_endpoints: if unusual > u32::MAX as u64 { u32::MAX } else { unusual as u32 },
-        auth_failures: slow.auth_failures as u32,
-        deviation_100us: slow.deviation_100us as u32,
+        // What is reported is what the kernel cannot see, so it comes on top.
+        auth_failures_centi: auth + slow.auth_failures as u32 * 100,
+        deviation_100us: if deviation > reported { deviation } else { reported },
+        requests: requests[0],
+        anomalous_requests: requests[1],
         extra_milli: slow.extra_milli,
     }
 }
@@ -103,8 +118,18 @@ pub extern "C" fn agentsec_violated(case: *const Case) -> i32 {
     (violations_in(more, case.epoch) >= words.profile.probe_violations) as i32
 }
 
+/// Trips the circuit and gives notice of it.
+#[inline(always)]
+pub fn trip(case: &Case, words: Words<'_>, cause: Cause) {
+    signals::refresh(case, words.profile);
+    // The notice from here: from within, it would be one frame deeper, for which 6.1 has no stack.
+    if agentsec_trip(case, cause as u32) == 0 {
+        emit::agentsec_emit(case, NoticeKind::Trip as u32);
+    }
+}
+
 /// Trips the circuit: from the acknowledged trip to the next, so that of all CPUs that see the crossing one
-/// wins, and only it writes the record.
+/// wins, and only it writes the record. Zero for the winner.
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn agentsec_trip(case: *const Case, cause: u32) -> i32 {
@@ -112,7 +137,9 @@ pub extern "C" fn agentsec_trip(case: *const Case, cause: u32) -> i32 {
     let Some(case) = (unsafe { case.as_ref() }) else { return 1 };
     let Some(words) = words_of(case) else { return 1 };
     let now = words.profile.bucket_clock().moment(case.now_ns, case.epoch);
-    let signals = signals(&words, case, now);
+    let fresh = |counted| fresh_gauge(words.ledger, counted, now);
+    let answers = [fresh(Counted::Auth), fresh(Counted::Deviation)];
+    let found = joined(&words, case, now, answers, [fresh(Counted::Requests), fresh(Counted::Anomalous)]);
     // SAFETY: live map values.
     unsafe {
         let seq = next_trip(case.acked_trip);
@@ -120,26 +147,37 @@ pub extern "C" fn agentsec_trip(case: *const Case, cause: u32) -> i32 {
             return 1;
         }
         let record = &raw mut (*words.ledger).trip;
-        record.write(describe(case, words.profile, &signals, cause));
+        store(&raw mut (*record).seq, u64::MAX);
+        describe(record, case, words.profile, &found, cause);
         // Last: a record is complete when it names the ledger's trip.
         store(&raw mut (*record).seq, seq);
     }
-    emit::agentsec_emit(case, NoticeKind::Trip as u32);
     0
 }
 
-/// The record of a trip, its sequence still that of no trip.
+/// Fills in the record of a trip, field by field: on the stack there is no room for another.
+///
+/// # Safety
+///
+/// `record` is a live map value's.
 #[inline(always)]
-fn describe(case: &Case, profile: &Profile, signals: &Signals, cause: u32) -> TripRecord {
+unsafe fn describe(record: *mut TripRecord, case: &Case, profile: &Profile, signals: &Signals, cause: u32) {
     let terms = score(signals, profile);
     let remote = case.headers.remote(case.direction());
-    TripRecord {
-        seq: u64::MAX,
+    macro_rules! fill {
+        ($($field:ident: $value:expr),+ $(,)?) => {
+            // SAFETY: as said above; `seq` is none of these.
+            unsafe { $((&raw mut (*record).$field).write($value);)+ }
+        };
+    }
+    fill! {
         at_ns: case.now_ns,
         volume: signals.volume,
         unusual_endpoints: signals.unusual_endpoints,
-        auth_failures: signals.auth_failures,
+        auth_failures_centi: signals.auth_failures_centi,
         deviation_100us: signals.deviation_100us,
+        requests: signals.requests,
+        anomalous_requests: signals.anomalous_requests,
         epoch: case.epoch,
         row: case.row,
         packet_bytes: case.bytes as u32,
@@ -150,7 +188,15 @@ fn describe(case: &Case, profile: &Profile, signals: &Signals, cause: u32) -> Tr
         cause: cause as u8,
         direction: case.inbound,
         class: case.headers.class as u8,
-        terms: [terms.auth, terms.volume, terms.endpoints, terms.deviation, terms.extra, terms.total()],
-        reserved: 0,
+        terms: [
+            terms.auth,
+            terms.volume,
+            terms.endpoints,
+            terms.deviation,
+            terms.requests,
+            terms.anomalous,
+            terms.extra,
+            terms.total(),
+        ],
     }
 }

@@ -19,11 +19,14 @@
 mod account;
 mod case;
 mod emit;
+mod flow;
 mod frame;
 mod identify;
 mod judge;
 mod maps;
+mod payload;
 mod probe;
+mod signals;
 mod socket;
 mod verdict;
 mod words;

@@ -7,14 +7,18 @@ use aya_ebpf::macros::btf_map;
 use agentsec_common::agent::{AgentName, LinkAddress, LinkIpv4, Recent, Scope};
 use agentsec_common::counters::{Counters, Strays};
 use agentsec_common::endpoint::{Endpoint, EndpointKey};
+use agentsec_common::flow::{Flow, FlowKey};
 use agentsec_common::ledger::Ledger;
 use agentsec_common::maps::{
-    AGENT_CAPACITY, COVERED_CAPACITY, ENDPOINT_CAPACITY, IDENTITY_CAPACITY, IDENTITY_FAR_CAPACITY,
-    IDENTITY_NEAR_CAPACITY, NOTICE_RING_BYTES, PROFILE_CAPACITY, TYPICAL_CAPACITY,
+    AGENT_CAPACITY, COVERED_CAPACITY, ENDPOINT_CAPACITY, FLOW_CAPACITY, IDENTITY_CAPACITY,
+    IDENTITY_FAR_CAPACITY, IDENTITY_NEAR_CAPACITY, NOTICE_RING_BYTES, PROFILE_CAPACITY, SAMPLE_RING_BYTES,
+    TYPICAL_CAPACITY,
 };
 use agentsec_common::notice::Notice;
 use agentsec_common::policy::Policy;
 use agentsec_common::profile::Profile;
+use agentsec_common::sample::{Responses, Sample};
+use agentsec_common::times::TIME_BUCKETS;
 use agentsec_common::typical::{PortRules, TypicalKey};
 
 const AGENTS_MAX: usize = AGENT_CAPACITY as usize;
@@ -58,5 +62,20 @@ pub static COVERED: HashMap<u64, u64, { COVERED_CAPACITY as usize }, AS_NEEDED> 
 pub static AGENTS: Array<AgentName, AGENTS_MAX> = Array::new();
 #[btf_map]
 pub static ENDPOINTS: HashMap<EndpointKey, Endpoint, { ENDPOINT_CAPACITY as usize }> = HashMap::new();
+#[btf_map]
+pub static FLOWS: HashMap<FlowKey, Flow, { FLOW_CAPACITY as usize }> = HashMap::new();
+/// New entries of [`FLOWS`] are made from this one, which nobody writes: it is too long for the stack.
+#[btf_map]
+pub static NO_FLOW: Array<Flow, 1> = Array::new();
+#[btf_map]
+pub static TIMES: Array<[u32; TIME_BUCKETS], AGENTS_MAX, MMAPABLE> = Array::new();
+#[btf_map]
+pub static RESPONSES: HashMap<EndpointKey, Responses, { ENDPOINT_CAPACITY as usize }, AS_NEEDED> =
+    HashMap::new();
+/// The same for [`RESPONSES`].
+#[btf_map]
+pub static NO_RESPONSES: Array<Responses, 1> = Array::new();
+#[btf_map]
+pub static SAMPLES: RingBuf<Sample, { SAMPLE_RING_BYTES as usize }> = RingBuf::new();
 #[btf_map]
 pub static NOTICES: RingBuf<Notice, { NOTICE_RING_BYTES as usize }> = RingBuf::new();

@@ -12,7 +12,7 @@ use agentsec_common::ledger::Ledger;
 use agentsec_common::notice::NoticeKind;
 use agentsec_common::packet::Role;
 use agentsec_common::policy::{Control, Mode, Policy, State};
-use agentsec_common::profile::PRESENT;
+use agentsec_common::profile::{FOLLOW_FLOWS, PRESENT};
 use agentsec_common::risk::Cause;
 
 use crate::account::{self, Seen};
@@ -22,7 +22,7 @@ use crate::identify::Sender;
 use crate::judge::Words;
 use crate::maps::{COUNTERS, LEDGER, POLICY, PROFILES, STRAYS};
 use crate::words::{load, replace};
-use crate::{emit, frame, identify, judge, probe};
+use crate::{emit, flow, frame, identify, judge, probe, signals};
 
 /// Whether a frame on an agent's interface passes. One that no agent owns is dropped.
 #[inline(always)]
@@ -76,7 +76,7 @@ fn passes<L: Layer>(skb: *mut __sk_buff, slot: Slot, direction: Direction) -> bo
     let case = opened(&mut room, slot, direction, control);
     case.profile_tag = profile.tag(control.row);
     L::read(skb, case);
-    match settle(case, rests, control, state, Words { policy, ledger, profile }, counters) {
+    match settle(skb, case, rests, control, state, Words { policy, ledger, profile }, counters) {
         Verdict::Drop => {
             account::dropped(counters, case.inbound, case.bytes, case.packets);
             false
@@ -113,6 +113,7 @@ fn opened(room: &mut MaybeUninit<Case>, slot: Slot, direction: Direction, contro
 /// does.
 #[inline(always)]
 fn settle(
+    skb: *mut __sk_buff,
     case: &mut Case,
     rests: Rests,
     control: Control,
@@ -122,13 +123,13 @@ fn settle(
 ) -> Verdict {
     account::classified(counters, case);
     let seen = match case.headers.role {
-        Role::Endpoint => account::endpoint(case),
+        Role::Endpoint => account::seen(case, words.profile),
         _ => Seen::NONE,
     };
     let first = verdict(state, control.mode, is_allowed_on_probation(case, &seen));
     if !matches!(first, Verdict::Pass) {
-        if matches!(state, State::HalfOpen) && is_violation(case) && judge::agentsec_violated(case) != 0 {
-            judge::agentsec_trip(case, Cause::ProbeViolation as u32);
+        if matches!(state, State::HalfOpen) && is_violation(case) {
+            violate(case, words);
         }
         if matches!(first, Verdict::Drop) {
             return Verdict::Drop;
@@ -145,6 +146,11 @@ fn settle(
     if account::counts_as_unusual(case, &seen) {
         account::agentsec_unusual(case, seen.entry);
     }
+    let mut is_over = false;
+    if flow::concerns(case, words.profile) {
+        case.typical = seen.typical as u8;
+        is_over = flow::agentsec_follow(skb, case, seen.flow) != 0;
+    }
     let judged = !matches!(control.mode, Mode::Exempt) && !matches!(state, State::Open);
     let crossed = judge::weigh(case, words, judged);
     let again = Rests::on(words.policy, words.ledger);
@@ -153,8 +159,22 @@ fn settle(
         (Verdict::WouldDrop, _) | (_, Verdict::WouldDrop) => account::would_drop(counters, case),
         _ => {}
     }
-    account::passed(counters, case, seen.entry);
+    account::passed(counters, case, &seen);
+    if is_over {
+        flow::agentsec_end(case);
+    }
     Verdict::Pass
+}
+
+/// The agent reached for what is not typical while it is on probation.
+#[inline(always)]
+fn violate(case: &Case, words: Words<'_>) {
+    if words.profile.flags & FOLLOW_FLOWS != 0 {
+        signals::agentsec_anomalous(case, 1);
+    }
+    if judge::agentsec_violated(case) != 0 {
+        judge::trip(case, words, Cause::ProbeViolation);
+    }
 }
 
 /// The words that a state in force rests on.

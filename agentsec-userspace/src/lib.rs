@@ -18,6 +18,10 @@
 //! | attachment | where an agent meets the kernel: an interface |
 //! | outbound, inbound | sent by the agent, sent to the agent |
 //! | endpoint | whom an agent talks to: protocol, remote address, and the remote port of what it opens or its own port of what it accepts |
+//! | flow | a TCP or UDP connection of an agent, as the kernel follows it |
+//! | response time | from the end of what an agent asks to the first answer |
+//! | late | an answer that is missing for longer than deviates from what is normal |
+//! | slow signals | what only the daemon sees of an agent, in one word that fades |
 //! | signal | one measured number that feeds the score |
 //! | profile | an agent's expected behaviour and limits; compiled into a *row* |
 //! | risk | the composite score, per mille |
@@ -40,6 +44,7 @@ pub mod clock;
 pub mod config;
 pub mod core;
 pub mod daemon;
+pub mod inspect;
 pub mod kernel;
 pub mod record;
 pub mod recovery;

@@ -5,6 +5,7 @@
 //! * [`link`]: veth pairs, addresses, offloads, sysctls, and the interface counters that tests compare with.
 //! * [`lab`]: a host namespace, its agents and a world to talk to, wired up in one call.
 //! * [`traffic`]: real traffic between them, bounded in amount and in time, and a capture that counts it.
+//! * [`servers`]: servers that answer by a script, and clients that measure them.
 //! * [`kernel_rig`]: the kernel programs on a bench of their own, fed one frame at a time.
 //! * [`bench`]: what containment costs.
 //! * [`daemon`]: the daemon itself in the lab's host namespace, with its own sockets, state and pins.
@@ -30,6 +31,7 @@ pub mod link;
 pub mod neighbours;
 pub mod netns;
 pub mod scene;
+pub mod servers;
 pub mod traffic;
 mod unique;
 pub mod wait;

@@ -56,7 +56,14 @@ fn exactly_the_volume_limit_passes_and_one_byte_more_is_dropped_and_not_counted_
 
 #[test]
 fn a_trip_names_its_cause_its_numbers_and_its_packet() -> Result<()> {
-    let weights = Weights { auth: 1, volume: 20, endpoints: 3000, endpoints_cap: 300, deviation: 4 };
+    let weights = Weights {
+        auth: 1,
+        volume: 20,
+        endpoints: 3000,
+        endpoints_cap: 300,
+        deviation: 4,
+        ..Weights::DEFAULT
+    };
     let mut arena = arena(Profile { max_volume: 500, anomalous_volume: 100, weights, ..calm() })?;
     let agent = arena.agent(0)?;
     let before = coarse_ns();
@@ -69,12 +76,12 @@ fn a_trip_names_its_cause_its_numbers_and_its_packet() -> Result<()> {
     assert!((before..=coarse_ns()).contains(&trip.at_ns));
     assert_eq!(Cause::from_byte(trip.cause), Some(Cause::VolumeLimit));
     assert_eq!((trip.volume, trip.unusual_endpoints), (501, 1), "the packet included");
-    assert_eq!((trip.auth_failures, trip.deviation_100us), (0, 0));
+    assert_eq!((trip.auth_failures_centi, trip.deviation_100us), (0, 0));
     assert_eq!((trip.epoch, trip.row, trip.packet_bytes), (agent.control.epoch, 0, 101));
     assert_eq!((trip.remote, trip.remote_port, trip.local_port), (address(flow.remote), 443, 41_000));
     assert_eq!((trip.protocol, trip.direction, trip.class), (17, Outbound as u8, Class::Ipv4 as u8));
     // 3000 per endpoint over 1000 typical ones.
-    assert_eq!(trip.terms, [0, 20, 3, 0, 0, 23]);
+    assert_eq!(trip.terms, [0, 20, 3, 0, 0, 0, 0, 23]);
     Ok(())
 }
 
@@ -158,8 +165,8 @@ struct Slow {
 #[test]
 fn slow_signals_enter_the_judgement_until_they_expire() -> Result<()> {
     let profile = Profile {
-        max_auth_failures: 10,
-        anomalous_auth_failures: 3,
+        max_auth_failures_centi: 1000,
+        anomalous_auth_failures_centi: 300,
         anomalous_deviation_100us: 1000,
         quarantine_threshold: 499,
         ..calm()
@@ -198,10 +205,15 @@ fn slow_signals_enter_the_judgement_until_they_expire() -> Result<()> {
             let ledger = ledger(&arena, &agent)?;
             assert_eq!(Cause::from_byte(ledger.trip.cause), expected, "{what}, valid: {counts}");
             if expected.is_some() {
-                let named = (ledger.trip.auth_failures, ledger.trip.deviation_100us, ledger.trip.terms[4]);
+                let named =
+                    (ledger.trip.auth_failures_centi, ledger.trip.deviation_100us, ledger.trip.terms[6]);
                 assert_eq!(
                     named,
-                    (signals.auth_failures.into(), signals.deviation_100us.into(), signals.extra_milli),
+                    (
+                        u32::from(signals.auth_failures) * 100,
+                        signals.deviation_100us.into(),
+                        signals.extra_milli
+                    ),
                     "{what}"
                 );
             }
@@ -225,7 +237,7 @@ fn a_score_at_the_threshold_passes_and_one_above_it_trips() -> Result<()> {
         let ledger = ledger(&arena, &agent)?;
         assert_eq!(ledger.trip_seq, u64::from(fate == Fate::Dropped));
         if fate == Fate::Dropped {
-            assert_eq!(ledger.trip.terms, [0, 400, 0, 0, 301, 701]);
+            assert_eq!(ledger.trip.terms, [0, 400, 0, 0, 0, 0, 301, 701]);
         }
     }
     Ok(())
@@ -248,7 +260,10 @@ fn two_signals_that_only_together_cross_trip_on_the_packet_that_joins_them() -> 
     assert_eq!(ledger(&arena, &one)?.trip_seq, 0);
     assert_eq!(arena.send(frame(1, 61))?, Fate::Dropped, "both");
     let trip = ledger(&arena, &one)?.trip;
-    assert_eq!((Cause::from_byte(trip.cause), trip.terms), (Some(Cause::Risk), [0, 350, 351, 0, 0, 701]));
+    assert_eq!(
+        (Cause::from_byte(trip.cause), trip.terms),
+        (Some(Cause::Risk), [0, 350, 351, 0, 0, 0, 0, 701])
+    );
     assert_eq!(trip.packet_bytes, 61);
     Ok(())
 }

@@ -37,7 +37,7 @@ fn about(agent: &Agent, flow: Flow, kind: NoticeKind, protocol: u8, bytes: usize
         endpoint_kind: EndpointKind::Opened as u8,
         class: Class::Ipv4 as u8,
         reserved: 0,
-        reserved_more: 0,
+        detail: 0,
     }
 }
 

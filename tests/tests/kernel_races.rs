@@ -246,7 +246,7 @@ fn what_began_a_window_still_counts_at_its_end() -> Result<()> {
 #[test]
 fn slow_signals_fade_by_themselves() -> Result<()> {
     let mut arena = Arena::new()?;
-    arena.install(0, &Profile { max_auth_failures: 0, ..calm() })?;
+    arena.install(0, &Profile { max_auth_failures_centi: 0, ..calm() })?;
     let signals = agentsec_common::policy::SlowSignals { auth_failures: 1, ..Default::default() };
     let frame = Flow::to(stranger(1), 9).udp_of(Outbound, 100);
     let alive = arena.agent(0)?;

@@ -70,18 +70,16 @@ fn random_profile(rng: &mut Rng, generation: u16) -> Profile {
     let counted = [COUNT_OUTBOUND, COUNT_INBOUND, COUNT_OUTBOUND | COUNT_INBOUND, 0][rng.usize(..4)];
     let max_volume = bytes(rng);
     let max_unusual_endpoints = few(rng);
-    let max_auth_failures = few(rng);
+    let max_auth_failures_centi = few(rng);
     Profile {
-        probe: agentsec_common::bucket::Bucket::default(),
-        reserved: [0; 6],
         flags: PRESENT | counted,
         generation,
         bucket_multiplier: BucketClock::for_window(rng.u64(6..=24) * HOUR_NS).multiplier(),
         max_volume: maybe(rng, max_volume, NO_LIMIT),
         anomalous_volume: bytes(rng),
         max_unusual_endpoints: maybe(rng, max_unusual_endpoints, u32::MAX),
-        max_auth_failures: maybe(rng, max_auth_failures, u32::MAX),
-        anomalous_auth_failures: few(rng),
+        max_auth_failures_centi: maybe(rng, max_auth_failures_centi, u32::MAX),
+        anomalous_auth_failures_centi: few(rng),
         anomalous_deviation_100us: few(rng),
         typical_endpoints: few(rng),
         quarantine_threshold: rng.u16(..=1000),
@@ -91,6 +89,8 @@ fn random_profile(rng: &mut Rng, generation: u16) -> Profile {
             endpoints: weight(rng),
             endpoints_cap: weight(rng),
             deviation: weight(rng),
+            requests: weight(rng),
+            anomalous: weight(rng),
         },
         ..calm()
     }
@@ -137,7 +137,8 @@ fn random_pair(rng: &mut Rng, n: u16) -> Pair {
     let bytes = if profile.flags & counted != 0 { frame.len() as u64 } else { 0 };
     let volume = near(rng, &[profile.max_volume, profile.anomalous_volume], 1 << 38).max(bytes);
     let unusual = near(rng, &[profile.max_unusual_endpoints.into(), 3], 100_000).max(is_unusual.into());
-    let auth = near(rng, &[profile.max_auth_failures.into(), profile.anomalous_auth_failures.into()], 0xffff);
+    let limits = [profile.max_auth_failures_centi / 100, profile.anomalous_auth_failures_centi / 100];
+    let auth = near(rng, &limits.map(u64::from), 0xffff);
     let deviation = near(rng, &[profile.anomalous_deviation_100us.into()], 0xffff);
     let slow = SlowSignals {
         auth_failures: auth as u16,
@@ -149,8 +150,10 @@ fn random_pair(rng: &mut Rng, n: u16) -> Pair {
     let signals = Signals {
         volume,
         unusual_endpoints: unusual as u32,
-        auth_failures: told.auth_failures.into(),
+        auth_failures_centi: u32::from(told.auth_failures) * 100,
         deviation_100us: told.deviation_100us.into(),
+        requests: 0,
+        anomalous_requests: 0,
         extra_milli: told.extra_milli,
     };
     if rng.bool() {
@@ -201,13 +204,24 @@ fn compare(arena: &mut Arena, agent: &Agent, pair: &Pair) -> Result<Option<Cause
     let numbers = Signals {
         volume: trip.volume,
         unusual_endpoints: trip.unusual_endpoints,
-        auth_failures: trip.auth_failures,
+        auth_failures_centi: trip.auth_failures_centi,
         deviation_100us: trip.deviation_100us,
+        requests: trip.requests,
+        anomalous_requests: trip.anomalous_requests,
         extra_milli: pair.signals.extra_milli,
     };
     ensure!(numbers == pair.signals, "numbers {numbers:?}");
     let terms = score(&pair.signals, &pair.profile);
-    let all = [terms.auth, terms.volume, terms.endpoints, terms.deviation, terms.extra, terms.total()];
+    let all = [
+        terms.auth,
+        terms.volume,
+        terms.endpoints,
+        terms.deviation,
+        terms.requests,
+        terms.anomalous,
+        terms.extra,
+        terms.total(),
+    ];
     ensure!(trip.terms == all, "terms {:?}, not {all:?}", trip.terms);
     Ok(Some(cause))
 }

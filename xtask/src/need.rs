@@ -45,7 +45,11 @@ pub const TOOLS: [Tool; 12] = [
     tool("curl", "curl", "requests of agents in tests and demo, and to the daemon's socket"),
     tool("restic", "restic", "snapshots: what the daemon runs, and an independent look at what it stored"),
     tool("rclone", "rclone", "an append-only server of snapshots in tests"),
-    tool("sqlite3", "sqlite3", "the state of the agent that tests poison and bring back"),
+    tool(
+        "sqlite3",
+        "sqlite3",
+        "the index of events, read by another build of SQLite, and the state of an agent in tests",
+    ),
     tool("ps", "procps", "processes and sysctls in tests"),
 ];
 

@@ -38,6 +38,10 @@ fn daemon(page: &mut Page, daemon: &DaemonStatus) {
     page.family("events_total", "counter", "Forensic events by what became of them.");
     page.sample("events_total", &[("outcome", "written")], daemon.events.written);
     page.sample("events_total", &[("outcome", "lost")], daemon.events.lost);
+    page.family("samples_total", "counter", "Samples of answers that were read.");
+    page.sample("samples_total", &[], daemon.samples_read);
+    page.family("samples_cut_total", "counter", "Samples of which something could not be read.");
+    page.sample("samples_cut_total", &[], daemon.samples_cut);
     page.family("events_queued", "gauge", "Forensic events waiting to be written.");
     page.sample("events_queued", &[], daemon.events.queued);
 }
@@ -115,6 +119,7 @@ fn signals(page: &mut Page, agents: &[AgentStatus]) {
     page.each(agents, "agent_response_deviation_seconds", "gauge", "Response time deviation.", |agent| {
         agent.signals.deviation_ms / 1000.0
     });
+    answers(page, agents);
     page.family("agent_endpoints", "gauge", "Endpoints known, by who opens.");
     for agent in agents {
         page.sample(
@@ -135,6 +140,48 @@ fn signals(page: &mut Page, agents: &[AgentStatus]) {
         "Endpoints that found the list full.",
         |agent| agent.endpoints.overflow,
     );
+    page.each(agents, "agent_flows", "gauge", "Connections that are followed.", |agent| agent.signals.flows);
+    page.family("agent_lost_total", "counter", "What the kernel could not count or tell.");
+    for agent in agents {
+        for (what, count) in agent.lost.named() {
+            page.sample("agent_lost_total", &[("agent", &agent.id), ("what", what)], count);
+        }
+    }
+}
+
+/// Requests, and how they are answered.
+fn answers(page: &mut Page, agents: &[AgentStatus]) {
+    page.family(
+        "agent_auth_failures_total",
+        "counter",
+        "Failed authentications seen by the kernel, by kind.",
+    );
+    for agent in agents {
+        for (kind, count) in agent.signals.auth.named() {
+            page.sample("agent_auth_failures_total", &[("agent", &agent.id), ("kind", kind)], count);
+        }
+    }
+    page.family("agent_response_seconds", "gauge", "Response times of the last one to two windows.");
+    for agent in agents {
+        let times = &agent.signals.response_time;
+        for (quantile, ms) in [("0.5", times.p50_ms), ("0.99", times.p99_ms)] {
+            if let Some(ms) = ms {
+                let labels = [("agent", agent.id.as_str()), ("quantile", quantile)];
+                page.sample("agent_response_seconds", &labels, ms / 1000.0);
+            }
+        }
+    }
+    page.each(agents, "agent_responses_total", "counter", "Response times measured.", |agent| {
+        agent.totals.responses
+    });
+    page.each(agents, "agent_requests_total", "counter", "Requests.", |agent| agent.totals.requests);
+    page.each(agents, "agent_anomalous_requests_total", "counter", "Anomalous requests.", |agent| {
+        agent.totals.anomalous_requests
+    });
+    page.each(agents, "agent_requests", "gauge", "Requests in the window.", |agent| agent.signals.requests);
+    page.each(agents, "agent_anomalous_requests", "gauge", "Anomalous requests in the window.", |agent| {
+        agent.signals.anomalous_requests
+    });
 }
 
 /// A page of metrics under construction.
@@ -190,6 +237,14 @@ mod tests {
             "agentsec_agent_bytes_total{agent=\"crawler\",direction=\"outbound\",verdict=\"dropped\"} 4200000",
             "agentsec_agent_response_deviation_seconds{agent=\"crawler\"} 0.0125",
             "agentsec_uptime_seconds 90",
+            "agentsec_samples_total 11",
+            "agentsec_agent_auth_failures_total{agent=\"crawler\",kind=\"http_401\"} 2",
+            "agentsec_agent_response_seconds{agent=\"crawler\",quantile=\"0.99\"} 0.13025",
+            "agentsec_agent_requests_total{agent=\"crawler\"} 90",
+            "agentsec_agent_anomalous_requests{agent=\"crawler\"} 1",
+            "agentsec_agent_responses_total{agent=\"crawler\"} 80",
+            "agentsec_agent_flows{agent=\"crawler\"} 3",
+            "agentsec_agent_lost_total{agent=\"crawler\",what=\"flows\"} 7",
         ] {
             assert!(page.lines().any(|found| found == line), "no `{line}` in\n{page}");
         }

@@ -4,7 +4,7 @@ use super::exit::Exit;
 use super::selection::Selection;
 use super::style::{Style, Tone};
 use super::table::{Cell, Table};
-use super::units::{ago, bytes, count};
+use super::units::{ago, bytes, count, milliseconds};
 use super::{Context, Outcome};
 use crate::api::Timestamp;
 use crate::api::client::escaped;
@@ -53,6 +53,9 @@ fn table(list: &EndpointList, now: Timestamp) -> Table {
         "IN",
         "PACKETS OUT",
         "PACKETS IN",
+        "ANSWERS",
+        "P50",
+        "P99",
         "FIRST",
         "LAST",
     ];
@@ -74,6 +77,9 @@ fn table(list: &EndpointList, now: Timestamp) -> Table {
             Cell::number(bytes(endpoint.inbound.bytes)),
             Cell::number(count(endpoint.outbound.packets)),
             Cell::number(count(endpoint.inbound.packets)),
+            Cell::number(if endpoint.responses == 0 { String::new() } else { count(endpoint.responses) }),
+            Cell::number(milliseconds(endpoint.p50_ms)),
+            Cell::number(milliseconds(endpoint.p99_ms)),
             Cell::new(ago(endpoint.first_seen, now)),
             Cell::new(ago(endpoint.last_seen, now)),
         ]);
@@ -97,7 +103,30 @@ mod tests {
             inbound: EndpointTraffic::default(),
             first_seen: Timestamp(0),
             last_seen: Timestamp(59_000),
+            responses: 0,
+            p50_ms: None,
+            p99_ms: None,
+            deviation_ms: None,
         }
+    }
+
+    #[test]
+    fn those_that_have_answered_say_how_fast() {
+        let answered = EndpointView {
+            responses: 1_234,
+            p50_ms: Some(12.3),
+            p99_ms: Some(4_560.0),
+            ..endpoint("10.0.0.1", Some(true), 10)
+        };
+        let endpoints = vec![answered, endpoint("10.0.0.2", Some(true), 10)];
+        let list = EndpointList { agent: "a".into(), endpoints, overflow: 0 };
+        let text = render(&list, Timestamp(60_000), Style::default());
+        let expected = "\
+REMOTE    PORT  PROTOCOL  WHO   TYPICAL   OUT   IN  PACKETS OUT  PACKETS IN  ANSWERS      P50     P99  FIRST      LAST
+10.0.0.1   443  tcp       open  yes      10 B  0 B            1           0    1,234  12.3 ms  4.56 s  1 min ago  1 s ago
+10.0.0.2   443  tcp       open  yes      10 B  0 B            1           0                            1 min ago  1 s ago
+";
+        assert_eq!(text, expected);
     }
 
     #[test]

@@ -144,6 +144,10 @@ mod tests {
                 inbound: EndpointTraffic { bytes: 50, packets: 1 },
                 first_seen: Timestamp(first),
                 last_seen: Timestamp(last),
+                responses: 0,
+                p50_ms: None,
+                p99_ms: None,
+                deviation_ms: None,
             };
         ROWS.into_iter().map(view).collect()
     }

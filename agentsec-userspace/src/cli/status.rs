@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::exit::Exit;
 use super::style::{self, Style, Tone, harmless};
 use super::table::{Cell, Table};
-use super::units::{ago, bytes, count, duration};
+use super::units::{ago, bytes, count, duration, milliseconds};
 use super::{Context, Outcome};
 use crate::api::Timestamp;
 use crate::api::views::recovery::Places;
@@ -113,8 +113,23 @@ fn daemon_lines(daemon: &DaemonStatus, style: Style) -> String {
 }
 
 fn table(agents: &[AgentStatus], now: Timestamp) -> Table {
-    let heading =
-        ["AGENT", "STATE", "MODE", "RISK", "TOP", "OUT", "DROPPED", "IN", "DROPPED", "ATTACHMENT", "NOTE"];
+    let heading = [
+        "AGENT",
+        "STATE",
+        "MODE",
+        "RISK",
+        "TOP",
+        "OUT",
+        "DROPPED",
+        "IN",
+        "DROPPED",
+        "REQ/MIN",
+        "P50",
+        "P99",
+        "AUTH",
+        "ATTACHMENT",
+        "NOTE",
+    ];
     let mut table = Table::new(&heading);
     for agent in agents {
         let top = agent.contributions.top().map(|(term, risk)| format!("{term} {risk}")).unwrap_or_default();
@@ -132,11 +147,31 @@ fn table(agents: &[AgentStatus], now: Timestamp) -> Table {
             dropped(agent.outbound.dropped_bytes),
             Cell::number(bytes(agent.inbound.bytes)),
             dropped(agent.inbound.dropped_bytes),
+            requests(agent),
+            Cell::number(milliseconds(agent.signals.response_time.p50_ms)),
+            Cell::number(milliseconds(agent.signals.response_time.p99_ms)),
+            failures(agent),
             attachments(agent),
             Cell::new(note(agent, now)),
         ]);
     }
     table
+}
+
+/// Requests a minute; nothing of those who make none.
+fn requests(agent: &AgentStatus) -> Cell {
+    match agent.signals.requests {
+        0 => Cell::number(""),
+        _ => Cell::number(format!("{:.0}", agent.signals.requests_per_minute)),
+    }
+}
+
+/// Failed authentications in the window; nothing of those who fail at none.
+fn failures(agent: &AgentStatus) -> Cell {
+    match agent.signals.auth_failures {
+        0 => Cell::number(""),
+        failures => Cell::number(failures.to_string()).tone(Tone::Warning),
+    }
 }
 
 /// The first attachment that is not in force, else the first, and how many there are.
@@ -187,8 +222,8 @@ mod tests {
 agentsec 0.1.0 (pid 42), up 1 min 30 s, Linux 6.18.0, /etc/agentsec/agentsec.toml, every 250 ms
 agents: 1 OPEN, 0 HALF_OPEN, 0 CLOSED; events: 5 written
 
-AGENT    STATE  MODE      RISK  TOP                OUT  DROPPED    IN  DROPPED  ATTACHMENT    NOTE
-crawler  OPEN   enforce  0.700  volume 0.400  10.0 MiB  4.0 MiB  99 B        0  veth-crawler  volume limit by kernel 1 min ago; probes in 12 s
+AGENT    STATE  MODE      RISK  TOP                OUT  DROPPED    IN  DROPPED  REQ/MIN      P50     P99  ATTACHMENT    NOTE
+crawler  OPEN   enforce  0.700  volume 0.400  10.0 MiB  4.0 MiB  99 B        0       40  51.5 ms  130 ms  veth-crawler  volume limit by kernel 1 min ago; probes in 12 s
 ";
         assert_eq!(render(&one_agent(), NOW, Style::default()), expected);
     }

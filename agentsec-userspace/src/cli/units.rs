@@ -33,6 +33,18 @@ pub(super) fn count(count: u64) -> String {
     grouped
 }
 
+/// `51.5 ms`, `2.50 s`, three digits of it; nothing of nothing.
+pub(super) fn milliseconds(ms: Option<f64>) -> String {
+    let Some(ms) = ms else { return String::new() };
+    let (value, unit) = if ms < 1000.0 { (ms, "ms") } else { (ms / 1000.0, "s") };
+    let decimals = match value {
+        0.0..10.0 => 2,
+        10.0..100.0 => 1,
+        _ => 0,
+    };
+    format!("{value:.decimals$} {unit}")
+}
+
 /// `2 h 5 min`: the two greatest units.
 pub(super) fn duration(duration: Duration) -> String {
     let seconds = duration.as_secs();
@@ -96,6 +108,13 @@ mod tests {
     #[test]
     fn counts_are_grouped() {
         assert_eq!([0, 999, 1000, 1_234_567].map(count), ["0", "999", "1,000", "1,234,567"]);
+    }
+
+    #[test]
+    fn response_times_have_three_digits() {
+        let shown = [0.049, 5.0, 51.5, 130.25, 2500.0].map(|ms| milliseconds(Some(ms)));
+        assert_eq!(shown, ["0.05 ms", "5.00 ms", "51.5 ms", "130 ms", "2.50 s"]);
+        assert_eq!(milliseconds(None), "");
     }
 
     #[test]

@@ -17,6 +17,8 @@ pub struct DaemonConfig {
     pub max_typical_prefixes: u32,
     /// Endpoints over all agents.
     pub max_endpoints: u32,
+    /// Connections over all agents.
+    pub max_flows: u32,
     /// Cgroup that the programs for cgroups are attached to, relative to the root of the v2 tree; `None` for the
     /// root itself.
     pub cgroup_root: Option<String>,
@@ -30,6 +32,7 @@ impl Default for DaemonConfig {
             max_profiles: maps::PROFILE_CAPACITY,
             max_typical_prefixes: maps::TYPICAL_CAPACITY,
             max_endpoints: maps::ENDPOINT_CAPACITY,
+            max_flows: maps::FLOW_CAPACITY,
             cgroup_root: None,
         }
     }
@@ -45,6 +48,7 @@ pub(super) fn read(section: &Section<'_>) -> DaemonConfig {
             .integer("max_typical_prefixes", 1..=1 << 24)
             .unwrap_or(default.max_typical_prefixes),
         max_endpoints: section.integer("max_endpoints", 1..=1 << 24).unwrap_or(default.max_endpoints),
+        max_flows: section.integer("max_flows", 1..=1 << 24).unwrap_or(default.max_flows),
         cgroup_root: super::attachment::read_cgroup_root(section),
     };
     section.finish();

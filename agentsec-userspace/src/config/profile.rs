@@ -1,18 +1,21 @@
 //! `[profiles.NAME]`: expected behaviour, read and compiled into the row that the kernel judges by.
 
+use super::follow::{self, Follow};
 use super::probe::{self, Probe};
 use super::section::{Section, text};
 use super::source::{Node, Value};
 use super::typical::{self, TooManyRules, TypicalPrefix, TypicalRule};
 use agentsec_common::bucket::Bucket;
-use agentsec_common::profile::{COUNT_INBOUND, COUNT_OUTBOUND, NO_LIMIT, PRESENT, Profile, Weights};
-use agentsec_common::window::{BucketClock, LONGEST_NS, SHORTEST_NS, VALUE_FULL};
+use agentsec_common::profile::{
+    COUNT_INBOUND, COUNT_OUTBOUND, FOLLOW_FLOWS, JUDGE_REQUESTS, NO_LIMIT, PRESENT, Profile, Weights,
+};
+use agentsec_common::window::{BucketClock, GAUGE_MAX, LONGEST_NS, SHORTEST_NS, VALUE_FULL};
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 const MINUTE_NS: u64 = 60_000_000_000;
-/// Units of response times, nanoseconds.
-const TICK_NS: u64 = 100_000;
+/// Longest time that is configured, in units of 100 µs: what is reported travels to the kernel in sixteen bits.
+const TICKS_MAX: u64 = 65_535;
 
 /// Expected behaviour as configured. Absent terms and limits are `None`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -33,8 +36,14 @@ pub struct ProfileConfig {
     pub deviation_100us: u32,
     /// Normal response time, in 100 µs.
     pub response_time_100us: u32,
-    /// Requests per minute, kept for reports.
+    /// Requests per minute.
     pub expected_requests_per_minute: Option<u32>,
+    /// Multiple of the expected requests above which their term counts, in thousandths.
+    pub requests_ratio_milli: u32,
+    /// Anomalous requests in the window above which their term counts.
+    pub anomalous_requests: u32,
+    /// What is followed of connections.
+    pub follow: Follow,
     /// Score above which the circuit trips, per mille.
     pub quarantine_threshold: u16,
     /// What each term contributes, per mille.
@@ -45,6 +54,8 @@ pub struct ProfileConfig {
     pub max_unusual_endpoints: Option<u32>,
     /// Failed authentications in the window that are never exceeded.
     pub max_auth_failures: Option<u32>,
+    /// Response time deviation that is never exceeded, in 100 µs.
+    pub max_deviation_100us: Option<u32>,
     /// Violations while HALF_OPEN that open the circuit again.
     pub probe_violations: u32,
     /// Bytes a second that pass while HALF_OPEN.
@@ -75,11 +86,15 @@ impl Default for ProfileConfig {
             deviation_100us: 1000,
             response_time_100us: 500,
             expected_requests_per_minute: None,
+            requests_ratio_milli: 3000,
+            anomalous_requests: 10,
+            follow: Follow::default(),
             quarantine_threshold: 700,
             weights: Weights::DEFAULT,
             max_volume: None,
             max_unusual_endpoints: None,
             max_auth_failures: None,
+            max_deviation_100us: None,
             probe_violations: probe.violations,
             probe_rate_bytes: probe.rate_bytes,
             probe_burst_bytes: probe.burst_bytes,
@@ -96,17 +111,30 @@ impl ProfileConfig {
     #[must_use]
     pub fn compile(&self) -> Profile {
         let flag = |set, flag| if set { flag } else { 0 };
+        let judges_requests = self.weights.requests > 0 || self.weights.anomalous > 0;
         Profile {
             generation: 0,
             flags: PRESENT
+                | flag(self.follow.flows, FOLLOW_FLOWS)
+                | flag(judges_requests, JUDGE_REQUESTS)
                 | flag(self.count_outbound, COUNT_OUTBOUND)
                 | flag(self.count_inbound, COUNT_INBOUND),
             bucket_multiplier: BucketClock::for_window(self.window_ns).multiplier(),
             max_volume: self.max_volume.unwrap_or(NO_LIMIT),
             anomalous_volume: self.anomalous_volume().unwrap_or(NO_LIMIT),
             max_unusual_endpoints: self.max_unusual_endpoints.unwrap_or(u32::MAX),
-            max_auth_failures: self.max_auth_failures.unwrap_or(u32::MAX),
-            anomalous_auth_failures: self.auth_failures,
+            max_auth_failures_centi: self.max_auth_failures.map_or(u32::MAX, |failures| failures * 100),
+            anomalous_auth_failures_centi: self.auth_failures * 100,
+            max_deviation_100us: self.max_deviation_100us.unwrap_or(u32::MAX),
+            anomalous_rate: self
+                .anomalous_rate()
+                .map_or(u32::MAX, |rate| rate.try_into().unwrap_or(u32::MAX)),
+            anomalous_requests: self.anomalous_requests,
+            flow_cap: self.follow.max_flows,
+            normal_response_100us: self.response_time_100us,
+            auth_weights_centi: self.follow.auth_weights_centi,
+            read_ports: self.follow.read_ports,
+            reserved_more: [0; 4],
             anomalous_deviation_100us: self.deviation_100us,
             typical_endpoints: u32::try_from(self.typical.len() + self.resolvers.len()).unwrap_or(u32::MAX),
             quarantine_threshold: self.quarantine_threshold,
@@ -118,7 +146,7 @@ impl ProfileConfig {
                 self.probe_burst_bytes,
                 u32::try_from(self.probe_min_charge_bytes).unwrap_or(u32::MAX),
             ),
-            reserved: [0; 6],
+            reserved: 0,
         }
     }
 
@@ -126,9 +154,19 @@ impl ProfileConfig {
     /// window, times the ratio.
     #[must_use]
     pub fn anomalous_volume(&self) -> Option<u64> {
-        let per_minute = u128::from(self.expected_volume?) * u128::from(self.volume_ratio_milli);
-        let scaled = per_minute * u128::from(self.window_ns) / u128::from(MINUTE_NS) / 1000;
-        Some(u64::try_from(scaled).unwrap_or(NO_LIMIT))
+        Some(self.in_window(self.expected_volume?, self.volume_ratio_milli))
+    }
+
+    /// Requests in the window above which their term counts, likewise.
+    #[must_use]
+    pub fn anomalous_rate(&self) -> Option<u64> {
+        Some(self.in_window(self.expected_requests_per_minute?.into(), self.requests_ratio_milli))
+    }
+
+    /// So many a minute, scaled to the window, times a ratio in thousandths.
+    fn in_window(&self, per_minute: u64, ratio_milli: u32) -> u64 {
+        let scaled = u128::from(per_minute) * u128::from(ratio_milli) * u128::from(self.window_ns);
+        u64::try_from(scaled / u128::from(MINUTE_NS) / 1000).unwrap_or(u64::MAX)
     }
 
     /// The typical endpoints for the kernel's trie, without the profile's row.
@@ -145,11 +183,7 @@ pub(super) fn read(section: Section<'_>) -> ProfileConfig {
     let both = section
         .choice("volume", &[("both", (true, true)), ("outbound", (true, false)), ("inbound", (false, true))]);
     let (count_outbound, count_inbound) = both.unwrap_or((true, true));
-    let ticks = |key| {
-        let ns = section.duration(key, TICK_NS..=6_553_500_000)?;
-        Some((ns / TICK_NS) as u32)
-    };
-    let (max_volume, max_unusual_endpoints, max_auth_failures) = read_limits(section.section("limits"));
+    let limits = read_limits(section.section("limits"));
     let probe = probe::read(&section.section("probe"));
     let profile = ProfileConfig {
         window_ns: section.duration("window", SHORTEST_NS..=LONGEST_NS).unwrap_or(default.window_ns),
@@ -160,16 +194,26 @@ pub(super) fn read(section: Section<'_>) -> ProfileConfig {
             .milli("volume_ratio", 1..=1_000_000)
             .unwrap_or(default.volume_ratio_milli),
         auth_failures: section.integer("auth_failures", 0..=65_534).unwrap_or(default.auth_failures),
-        deviation_100us: ticks("response_time_deviation").unwrap_or(default.deviation_100us),
-        response_time_100us: ticks("response_time").unwrap_or(default.response_time_100us),
+        deviation_100us: section
+            .ticks("response_time_deviation", TICKS_MAX)
+            .unwrap_or(default.deviation_100us),
+        response_time_100us: section.ticks("response_time", TICKS_MAX).unwrap_or(default.response_time_100us),
         expected_requests_per_minute: section.integer("expected_requests_per_minute", 1..=u32::MAX),
+        requests_ratio_milli: section
+            .milli("requests_ratio", 1..=1_000_000)
+            .unwrap_or(default.requests_ratio_milli),
+        anomalous_requests: section
+            .integer("anomalous_requests", 0..=GAUGE_MAX - 1)
+            .unwrap_or(default.anomalous_requests),
+        follow: follow::read(&section),
         quarantine_threshold: section
             .milli("quarantine_threshold", 0..=1000)
             .map_or(default.quarantine_threshold, |milli| milli as u16),
         weights: read_weights(section.section("weights")),
-        max_volume,
-        max_unusual_endpoints,
-        max_auth_failures,
+        max_volume: limits.max_volume,
+        max_unusual_endpoints: limits.max_unusual_endpoints,
+        max_auth_failures: limits.max_auth_failures,
+        max_deviation_100us: limits.max_deviation_100us,
         probe_violations: probe.violations,
         probe_rate_bytes: probe.rate_bytes,
         probe_burst_bytes: probe.burst_bytes,
@@ -178,19 +222,29 @@ pub(super) fn read(section: Section<'_>) -> ProfileConfig {
         typical: typical::read(&section),
         resolvers: read_resolvers(&section),
     };
-    if profile.anomalous_volume().is_some_and(|bytes| bytes >= VALUE_FULL)
-        && let Some(node) = section.node("expected_volume")
-    {
-        let message = "times volume_ratio and scaled to the window is more than a window can count".into();
-        section.report.problem(
-            node.spot,
-            &section.key("expected_volume"),
-            message,
-            Some(format!("less than {VALUE_FULL}B")),
-        );
-    }
+    check_countable(&section, "expected_volume", "volume_ratio", profile.anomalous_volume(), VALUE_FULL, "B");
+    let (rate, most) = (profile.anomalous_rate(), GAUGE_MAX.into());
+    check_countable(&section, "expected_requests_per_minute", "requests_ratio", rate, most, "");
     section.finish();
     profile
+}
+
+/// What is anomalous must be less than what can be counted.
+fn check_countable(
+    section: &Section<'_>,
+    key: &'static str,
+    ratio: &str,
+    anomalous: Option<u64>,
+    most: u64,
+    unit: &str,
+) {
+    if anomalous.is_some_and(|anomalous| anomalous >= most)
+        && let Some(node) = section.node(key)
+    {
+        let message = format!("times {ratio} and scaled to the window is more than a window can count");
+        let allowed = Some(format!("less than {most}{unit}"));
+        section.report.problem(node.spot, &section.key(key), message, allowed);
+    }
 }
 
 fn read_resolvers(section: &Section<'_>) -> BTreeSet<IpAddr> {
@@ -205,13 +259,22 @@ fn read_resolvers(section: &Section<'_>) -> BTreeSet<IpAddr> {
     read.unwrap_or_default()
 }
 
-fn read_limits(section: Section<'_>) -> (Option<u64>, Option<u32>, Option<u32>) {
-    let limits = (
-        section.bytes("max_volume", VALUE_FULL),
-        section.integer("max_unusual_endpoints", 0..=u32::MAX - 1),
-        // Reported failures travel to the kernel in sixteen bits.
-        section.integer("max_auth_failures", 0..=65_534),
-    );
+/// What is under `limits`.
+struct Limits {
+    max_volume: Option<u64>,
+    max_unusual_endpoints: Option<u32>,
+    max_auth_failures: Option<u32>,
+    max_deviation_100us: Option<u32>,
+}
+
+fn read_limits(section: Section<'_>) -> Limits {
+    let limits = Limits {
+        max_volume: section.bytes("max_volume", VALUE_FULL),
+        max_unusual_endpoints: section.integer("max_unusual_endpoints", 0..=u32::MAX - 1),
+        // What is reported travels to the kernel in sixteen bits, and must be able to exceed a limit.
+        max_auth_failures: section.integer("max_auth_failures", 0..=65_534),
+        max_deviation_100us: section.ticks("max_variance", TICKS_MAX - 1),
+    };
     section.finish();
     limits
 }
@@ -224,6 +287,8 @@ fn read_weights(section: Section<'_>) -> Weights {
         endpoints: weight("endpoints", Weights::DEFAULT.endpoints),
         endpoints_cap: weight("endpoints_cap", Weights::DEFAULT.endpoints_cap),
         deviation: weight("deviation", Weights::DEFAULT.deviation),
+        requests: weight("requests", Weights::DEFAULT.requests),
+        anomalous: weight("anomalous", Weights::DEFAULT.anomalous),
     };
     section.finish();
     weights

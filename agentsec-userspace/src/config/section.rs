@@ -140,7 +140,19 @@ impl<'a> Section<'a> {
 
     /// A decimal number within `range` (in thousandths), in thousandths.
     pub(super) fn milli(&self, key: &'static str, range: RangeInclusive<u32>) -> Option<u32> {
-        let (least, most) = (f64::from(*range.start()) / 1000.0, f64::from(*range.end()) / 1000.0);
+        self.parts(key, range, 1000)
+    }
+
+    /// A decimal number within `range` (in hundredths), in hundredths.
+    pub(super) fn centi(&self, key: &'static str, range: RangeInclusive<u16>) -> Option<u16> {
+        let parts = self.parts(key, u32::from(*range.start())..=u32::from(*range.end()), 100);
+        parts.and_then(|parts| parts.try_into().ok())
+    }
+
+    /// A decimal number within `range`, both in parts of one.
+    fn parts(&self, key: &'static str, range: RangeInclusive<u32>, parts: u32) -> Option<u32> {
+        let parts = f64::from(parts);
+        let (least, most) = (f64::from(*range.start()) / parts, f64::from(*range.end()) / parts);
         self.parsed(key, &format!("a number from {least} to {most}"), |value| {
             let number = match value {
                 Value::Integer(Ok(integer)) => *integer as f64,
@@ -148,7 +160,7 @@ impl<'a> Section<'a> {
                 other => return Err(format!("is {}", other.kind())),
             };
             if (least..=most).contains(&number) {
-                Ok((number * 1000.0).round() as u32)
+                Ok((number * parts).round() as u32)
             } else {
                 Err(format!("is {number}"))
             }
@@ -162,6 +174,23 @@ impl<'a> Section<'a> {
             let text = text(value)?;
             let ns = units::duration_ns(text).ok_or_else(|| format!("{text:?} is not a duration"))?;
             if range.contains(&ns) { Ok(ns) } else { Err(format!("is {text:?}")) }
+        })
+    }
+
+    /// A duration from 100 µs to `most` times as much, in steps of that.
+    pub(super) fn ticks(&self, key: &'static str, most: u64) -> Option<u32> {
+        const TICK_NS: u64 = 100_000;
+        let longest = units::show_duration(most * TICK_NS);
+        let allowed = format!("a duration from \"100us\" to \"{longest}\" in steps of \"100us\"");
+        self.parsed(key, &allowed, |value| {
+            let text = text(value)?;
+            let ns = units::duration_ns(text).ok_or_else(|| format!("{text:?} is not a duration"))?;
+            let ticks = ns / TICK_NS;
+            if ns.is_multiple_of(TICK_NS) && (1..=most).contains(&ticks) {
+                Ok(ticks as u32)
+            } else {
+                Err(format!("is {text:?}"))
+            }
         })
     }
 

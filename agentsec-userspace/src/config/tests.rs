@@ -5,7 +5,7 @@ mod recovery;
 
 use super::*;
 use agentsec_common::policy::State;
-use agentsec_common::profile::NO_LIMIT;
+use agentsec_common::profile::{FOLLOW_FLOWS, JUDGE_REQUESTS, NO_LIMIT};
 
 fn source(name: &str, text: &str) -> Source {
     Source { name: name.into(), text: text.into() }
@@ -33,6 +33,7 @@ const FULL: &str = r#"
 [daemon]
 interval = "100ms"
 max_agents = 16
+max_flows = 2000
 
 [defaults]
 profile = "web"
@@ -53,10 +54,18 @@ volume = "outbound"
 expected_volume = "1.2MB"
 volume_ratio = 2.5
 auth_failures = 4
+auth_weights = { http_403 = 0.5, refused = 2 }
+follow_flows = true
+read_ports = "80, 443,8000-8100"
+max_flows = 200
+expected_requests_per_minute = 120
+requests_ratio = 1.5
+anomalous_requests = 7
+response_time = "20ms"
 response_time_deviation = "50ms"
 quarantine_threshold = 0.65
-weights = { auth = 0.25, endpoints_cap = 0.5 }
-limits = { max_volume = "50MB", max_unusual_endpoints = 50 }
+weights = { auth = 0.25, endpoints_cap = 0.5, requests = 0.1 }
+limits = { max_volume = "50MB", max_unusual_endpoints = 50, max_auth_failures = 9, max_variance = "0.25s" }
 probe = { violations = 3, rate = "1MB", burst = "128KiB", min_charge = "1kB" }
 max_endpoints = 100
 typical = ["10.0.0.0/8", { to = "10.1.2.0/24", ports = "443,8000-8100", protocol = "tcp", direction = "any" }, "any"]
@@ -84,10 +93,17 @@ fn a_full_configuration_is_read() {
     assert_eq!(config.guard, GuardSettings { trips: 2, window_ns: 10_000_000_000, hold_in_shadow: true });
     let web = config.profiles["web"].compile();
     assert_eq!(web.anomalous_volume, 1_500_000, "1.2 MB a minute, half a minute, two and a half times");
-    assert_eq!((web.max_volume, web.max_auth_failures), (50_000_000, u32::MAX));
+    assert_eq!((web.max_volume, web.max_auth_failures_centi), (50_000_000, 900));
     assert_eq!((web.quarantine_threshold, web.weights.auth, web.weights.volume), (650, 250, 400));
     assert_eq!((web.typical_endpoints, web.probe_violations, web.endpoint_cap), (3, 3, 100));
-    assert_eq!(web.anomalous_deviation_100us, 500);
+    assert_eq!((web.anomalous_deviation_100us, web.max_deviation_100us), (500, 2500));
+    assert_eq!((web.normal_response_100us, web.anomalous_auth_failures_centi), (200, 400));
+    assert_eq!(web.anomalous_rate, 90, "120 a minute, half a minute, one and a half times");
+    assert_eq!((web.anomalous_requests, web.weights.requests, web.weights.anomalous), (7, 100, 0));
+    assert_eq!(web.auth_weights_centi, [100, 50, 100, 100, 200, 25, 0, 0]);
+    assert_eq!((web.flow_cap, config.daemon.max_flows), (200, 2000));
+    let reads = [79, 80, 443, 444, 8000, 8100, 8101].map(|port| web.reads_port(port));
+    assert_eq!(reads, [false, true, true, false, true, true, false]);
     let ProfileConfig { probe_rate_bytes, probe_burst_bytes, probe_min_charge_bytes, .. } =
         config.profiles["web"];
     assert_eq!((probe_rate_bytes, probe_burst_bytes, probe_min_charge_bytes), (1_000_000, 131_072, 1_000));
@@ -197,6 +213,53 @@ fn what_passes_on_probation_is_bounded() {
         "[profiles.p]\nprobe_violations = 2",
         &["a.toml:2: profiles.p.probe_violations: is not a key here"],
     );
+}
+
+#[test]
+fn requests_are_judged_only_with_a_weight_and_connections_followed_unless_told_otherwise() {
+    let flags = |text: &str| {
+        let profile = parse_one(&format!("[profiles.p]\n{text}")).unwrap().profiles["p"].compile();
+        (profile.flags & FOLLOW_FLOWS != 0, profile.flags & JUDGE_REQUESTS != 0)
+    };
+    assert_eq!(flags(""), (true, false));
+    assert_eq!(flags("follow_flows = false"), (false, false));
+    assert_eq!(flags("weights = { requests = 0.001 }"), (true, true));
+    assert_eq!(flags("weights = { anomalous = 0.2 }"), (true, true));
+}
+
+#[test]
+fn nothing_is_expected_of_requests_and_every_port_is_read_unless_told_otherwise() {
+    let profile = ProfileConfig::default().compile();
+    assert_eq!((profile.anomalous_rate, profile.anomalous_requests), (u32::MAX, 10));
+    assert_eq!((profile.max_deviation_100us, profile.normal_response_100us), (u32::MAX, 500));
+    assert_eq!(profile.auth_weights_centi, [100, 100, 100, 100, 0, 25, 0, 0]);
+    assert!(profile.reads_port(0) && profile.reads_port(u16::MAX));
+    let unread = parse_one("[profiles.p]\nread_ports = 'none'").unwrap().profiles["p"].compile();
+    assert!((0..=u16::MAX).all(|port| !unread.reads_port(port)));
+}
+
+#[test]
+fn what_is_said_of_connections_is_checked() {
+    let refused_key = |entry: &str, expected: &[&str]| {
+        refused(&format!("[profiles.p]\n{entry}"), &[&["a.toml:2: profiles.p."], expected].concat());
+    };
+    refused_key("follow_flows = 1", &["follow_flows: is an integer"]);
+    refused_key("read_ports = 'all'", &["read_ports: \"all\" is no range", "\"any\", \"none\", or up to 8"]);
+    refused_key("read_ports = '90-80'", &["read_ports: \"90-80\" is no range"]);
+    refused_key("read_ports = '1,2,3,4,5,6,7,8,9'", &["read_ports: has 9 ranges", "up to 8 ports"]);
+    refused_key("max_flows = 0", &["max_flows: is 0", "from 1 to"]);
+    refused_key("auth_weights = { http_401 = 101 }", &["auth_weights.http_401: is 101", "from 0 to 100"]);
+    refused_key("auth_weights = { http_402 = 1 }", &["auth_weights.http_402: is not a key", "`http_401`"]);
+    refused_key("weights = { requests = 1.1 }", &["weights.requests: is 1.1", "from 0 to 1"]);
+    refused_key("requests_ratio = 0", &["requests_ratio: is 0", "from 0.001 to 1000"]);
+    refused_key("anomalous_requests = -1", &["anomalous_requests: is -1"]);
+    refused_key("limits = { max_variance = '6.6s' }", &["limits.max_variance: is \"6.6s\"", "\"100us\""]);
+    refused_key("response_time = '1.05ms'", &["response_time: is \"1.05ms\"", "in steps of \"100us\""]);
+    refused_key(
+        "expected_requests_per_minute = 16_777_215",
+        &["expected_requests_per_minute: times requests_ratio", "less than 16777215"],
+    );
+    refused("[daemon]\nmax_flows = 0", &["a.toml:2: daemon.max_flows: is 0"]);
 }
 
 #[test]

@@ -193,7 +193,8 @@ fn ports(value: &Value, protocol: u8) -> Result<Vec<(u16, u16)>, String> {
         .collect()
 }
 
-fn range(text: &str) -> Option<(u16, u16)> {
+/// A port, or a range of them.
+pub(super) fn range(text: &str) -> Option<(u16, u16)> {
     let (first, last) = text.split_once('-').unwrap_or((text, text));
     let (first, last) = (first.trim().parse().ok()?, last.trim().parse().ok()?);
     (first <= last).then_some((first, last))

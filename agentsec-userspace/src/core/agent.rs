@@ -2,12 +2,13 @@
 
 use super::breaker::{Breaker, Transition};
 use super::command::Command;
-use super::draft::{Draft, EventKind, TripRef, milli};
+use super::draft::{Draft, EventKind, TripRef, centi, milli};
 use super::input::Observation;
 use super::names::{mode_name, state_name};
 use super::place::Place;
 use super::settings::AgentSettings;
 use super::time::Time;
+use super::totals::Losses;
 use super::tripped::{Contributions, Packet, Tripped};
 use agentsec_common::agent::Slot;
 use agentsec_common::policy::{Mode, SlowSignals, State};
@@ -42,8 +43,7 @@ pub(super) struct Agent {
 pub(super) struct Reported {
     pub dropped: [u64; 2],
     pub would_drop: [u64; 2],
-    pub notices_lost: u64,
-    pub endpoint_overflow: u64,
+    pub losses: Losses,
     pub next_drops_ns: u64,
     pub next_loss_ns: u64,
 }
@@ -101,7 +101,8 @@ impl Agent {
     pub fn signals(&self, now: Time) -> Signals {
         let mut signals = self.latest.as_ref().map_or_else(Signals::default, |latest| latest.signals);
         if let Some((slow, _)) = self.slow.filter(|(_, until)| now.mono_ns < *until) {
-            signals.auth_failures = signals.auth_failures.max(slow.auth_failures.into());
+            let failures_centi = u32::from(slow.auth_failures) * 100;
+            signals.auth_failures_centi = signals.auth_failures_centi.saturating_add(failures_centi);
             signals.deviation_100us = signals.deviation_100us.max(slow.deviation_100us.into());
             signals.extra_milli = signals.extra_milli.max(slow.extra_milli);
         }
@@ -208,8 +209,10 @@ pub(super) fn signals_json(signals: &Signals) -> Value {
     json!({
         "volume_bytes": signals.volume,
         "unusual_endpoints": signals.unusual_endpoints,
-        "auth_failures": signals.auth_failures,
+        "auth_failures": centi(signals.auth_failures_centi),
         "response_time_deviation_us": u64::from(signals.deviation_100us) * 100,
+        "requests": signals.requests,
+        "anomalous_requests": signals.anomalous_requests,
         "extra": milli(signals.extra_milli),
     })
 }

@@ -134,6 +134,12 @@ impl Draft {
     }
 }
 
+/// A number of hundredths: a whole number where it is one, else a decimal one.
+#[must_use]
+pub fn centi(value: u32) -> Value {
+    if value.is_multiple_of(100) { Value::from(value / 100) } else { Value::from(f64::from(value) / 100.0) }
+}
+
 /// A number of thousandths as a decimal number.
 #[must_use]
 pub fn milli(value: u16) -> Value {

@@ -50,6 +50,13 @@ impl Engine {
                     self.agents.get_mut(&notice.slot).and_then(|agent| observe::notice(agent, now, &notice));
                 out.extend(draft.map(Command::Record));
             }
+            Input::Refused { at_ns, flow, epoch, by } => {
+                let agent = self.agents.get(&flow.slot());
+                out.extend(
+                    agent
+                        .map(|agent| Command::Record(observe::refused(agent, now, at_ns, &flow, epoch, &by))),
+                );
+            }
             Input::Signals { slot, signals } => self.signals(now, slot, signals, &mut out),
             Input::Operator { request, by } => {
                 group::carry_out(&mut self.agents, now, &request, &by, &mut self.guard, &mut out)

@@ -1,12 +1,13 @@
 //! Why an agent is in its state, in words.
 
 use super::agent::Agent;
+use super::draft::centi;
 use super::names::{mode_name, state_name};
 use super::time::Time;
 use super::tripped::{By, Contributions, Packet};
 use super::view;
 use agentsec_common::policy::{Mode, State};
-use agentsec_common::profile::NO_LIMIT;
+use agentsec_common::profile::{NO_LIMIT, Profile};
 use serde::Serialize;
 
 /// Why an agent is in its state.
@@ -33,13 +34,14 @@ pub(super) fn of(agent: &Agent, now: Time) -> Explanation {
     because.extend(terms(agent, now));
     let packet = view.tripped.as_ref().and_then(|tripped| tripped.packet.clone());
     let cause = view.tripped.as_ref().map(|tripped| tripped.cause.as_str());
+    let counted = view.tripped.as_ref().map(|tripped| tripped.contributions).unwrap_or_default();
     Explanation {
         id: agent.id.clone(),
         summary: summary(agent, &view),
         because,
         packet: packet
             .or_else(|| agent.last_untypical.clone().filter(|_| agent.contributions(now).endpoints > 0)),
-        would_change: settings(agent, cause),
+        would_change: settings(agent, cause, counted),
         next: view.next,
     }
 }
@@ -64,12 +66,15 @@ fn summary(agent: &Agent, view: &view::AgentView) -> String {
 
 /// The score at the moment of the trip: the windows have started again since.
 fn at_the_trip(tripped: &view::TrippedView) -> Option<String> {
-    let Contributions { auth, volume, endpoints, deviation, extra } = tripped.contributions;
+    let Contributions { auth, volume, endpoints, deviation, requests, anomalous, extra } =
+        tripped.contributions;
     let named = [
         ("auth", auth),
         ("volume", volume),
         ("endpoints", endpoints),
         ("deviation", deviation),
+        ("requests", requests),
+        ("anomalous", anomalous),
         ("extra", extra),
     ];
     let share = |milli: u16| f64::from(milli) / 1000.0;
@@ -83,7 +88,8 @@ fn at_the_trip(tripped: &view::TrippedView) -> Option<String> {
 fn terms(agent: &Agent, now: Time) -> Vec<String> {
     let profile = &agent.settings.profile;
     let signals = agent.signals(now);
-    let Contributions { auth, volume, endpoints, deviation, extra } = agent.contributions(now);
+    let Contributions { auth, volume, endpoints, deviation, requests, anomalous, extra } =
+        agent.contributions(now);
     let share = |milli: u16| f64::from(milli) / 1000.0;
     let mut terms = Vec::new();
     let mut term = |milli: u16, text: String| {
@@ -95,7 +101,8 @@ fn terms(agent: &Agent, now: Time) -> Vec<String> {
         auth,
         format!(
             "{} failed authentications, more than {}",
-            signals.auth_failures, profile.anomalous_auth_failures
+            centi(signals.auth_failures_centi),
+            centi(profile.anomalous_auth_failures_centi)
         ),
     );
     term(volume, format!("{} bytes in the window, more than {}", signals.volume, profile.anomalous_volume));
@@ -106,12 +113,69 @@ fn terms(agent: &Agent, now: Time) -> Vec<String> {
             signals.unusual_endpoints, profile.typical_endpoints
         ),
     );
-    term(deviation, format!("response times deviate by {} µs", u64::from(signals.deviation_100us) * 100));
+    term(
+        deviation,
+        format!(
+            "response times deviate by {} µs, more than {} µs",
+            us(signals.deviation_100us),
+            us(profile.anomalous_deviation_100us)
+        ),
+    );
+    term(
+        requests,
+        format!("{} requests in the window, more than {}", signals.requests, profile.anomalous_rate),
+    );
+    term(
+        anomalous,
+        format!(
+            "{} anomalous requests, more than {}",
+            signals.anomalous_requests, profile.anomalous_requests
+        ),
+    );
     term(extra, "added by the daemon's own signals".into());
     terms
 }
 
-fn settings(agent: &Agent, cause: Option<&str>) -> Vec<String> {
+/// The thresholds of the terms that counted.
+fn thresholds(name: &str, profile: &Profile, counted: Contributions) -> Vec<String> {
+    let mut thresholds = Vec::new();
+    let mut threshold = |milli: u16, text: String| {
+        if milli > 0 {
+            thresholds.push(format!("profiles.{name}.{text}"));
+        }
+    };
+    let failures = centi(profile.anomalous_auth_failures_centi);
+    threshold(
+        counted.auth,
+        format!("auth_failures is {failures}, and auth_weights say what each kind counts"),
+    );
+    threshold(
+        counted.volume,
+        format!("expected_volume and volume_ratio allow {} bytes", profile.anomalous_volume),
+    );
+    threshold(counted.endpoints, "typical says which endpoints are not unusual".into());
+    let (normal, most) = (us(profile.normal_response_100us), us(profile.anomalous_deviation_100us));
+    threshold(
+        counted.deviation,
+        format!("response_time_deviation is {most} µs, from a response_time of {normal} µs"),
+    );
+    threshold(
+        counted.requests,
+        format!(
+            "expected_requests_per_minute and requests_ratio allow {} in the window",
+            profile.anomalous_rate
+        ),
+    );
+    threshold(counted.anomalous, format!("anomalous_requests is {}", profile.anomalous_requests));
+    thresholds
+}
+
+/// Microseconds of units of 100 µs.
+fn us(ticks: u32) -> u64 {
+    u64::from(ticks) * 100
+}
+
+fn settings(agent: &Agent, cause: Option<&str>, counted: Contributions) -> Vec<String> {
     let profile = &agent.settings.profile;
     let name = &agent.settings.profile_name;
     let mut settings = match cause {
@@ -123,8 +187,16 @@ fn settings(agent: &Agent, cause: Option<&str>) -> Vec<String> {
             format!("endpoints under profiles.{name}.typical are not unusual"),
         ],
         Some("max_auth_failures") => {
-            vec![format!("profiles.{name}.limits.max_auth_failures is {}", profile.max_auth_failures)]
+            let limit = centi(profile.max_auth_failures_centi);
+            vec![
+                format!("profiles.{name}.limits.max_auth_failures is {limit}"),
+                format!("profiles.{name}.auth_weights say what each kind counts"),
+            ]
         }
+        Some("max_variance") => vec![
+            format!("profiles.{name}.limits.max_variance is {} µs", us(profile.max_deviation_100us)),
+            format!("profiles.{name}.response_time is {} µs", us(profile.normal_response_100us)),
+        ],
         Some("risk") => vec![
             format!(
                 "profiles.{name}.quarantine_threshold is {}",
@@ -138,6 +210,9 @@ fn settings(agent: &Agent, cause: Option<&str>) -> Vec<String> {
         ],
         _ => Vec::new(),
     };
+    if cause == Some("risk") {
+        settings.extend(thresholds(name, profile, counted));
+    }
     if agent.settings.never_isolate {
         settings.push("breaker.never_isolate lists the agent".into());
     }

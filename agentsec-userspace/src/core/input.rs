@@ -3,8 +3,10 @@
 use super::persist::AgentState;
 use super::place::Place;
 use super::settings::AgentSettings;
+use super::totals::{Losses, Totals};
 use agentsec_common::agent::Slot;
 use agentsec_common::counters::Counters;
+use agentsec_common::flow::FlowKey;
 use agentsec_common::ledger::TripRecord;
 use agentsec_common::notice::Notice;
 use agentsec_common::policy::{Control, SlowSignals, State};
@@ -23,6 +25,17 @@ pub enum Input {
         slot: Slot,
         /// All of its slow signals.
         signals: SlowSignals,
+    },
+    /// A sample told that an authentication has failed.
+    Refused {
+        /// When the kernel saw it, monotonic nanoseconds.
+        at_ns: u64,
+        /// On which connection of which agent.
+        flow: FlowKey,
+        /// The agent's epoch then.
+        epoch: u32,
+        /// Who said so, in words.
+        by: String,
     },
     /// An operator asks for something.
     Operator {
@@ -86,14 +99,14 @@ pub struct Observation {
     pub trip_seq: u32,
     /// The trip's record, once it is complete: once its `seq` is `trip_seq`.
     pub trip: Option<TripRecord>,
-    /// Signals over the window, as of now.
+    /// What the kernel sees by itself, over the window, as of now: without the slow signals.
     pub signals: Signals,
     /// Probe violations in the current epoch.
     pub violations: u32,
-    /// Packets whose endpoint found no room, ever.
-    pub endpoint_overflow: u64,
-    /// Notices lost by the kernel, ever.
-    pub notices_lost: u64,
+    /// What the kernel has counted of requests and answers.
+    pub totals: Totals,
+    /// What it has lost.
+    pub losses: Losses,
     /// Packets and bytes, ever, summed over CPUs.
     pub counters: Counters,
 }

@@ -1,14 +1,17 @@
 //! What observations and notices tell besides trips: deadlines, drops, losses, new endpoints, violations.
 
+use super::address::from_address;
 use super::agent::{Agent, Why};
 use super::command::Command;
-use super::draft::{Draft, EventKind, milli};
+use super::draft::{Draft, EventKind, centi, milli};
 use super::guard::Guard;
 use super::persist;
 use super::time::Time;
 use super::trip;
 use super::tripped::{By, Packet, Tripped, cause_name};
+use agentsec_common::auth::AuthKind;
 use agentsec_common::counters::Counters;
+use agentsec_common::flow::FlowKey;
 use agentsec_common::notice::{Notice, NoticeKind};
 use agentsec_common::policy::{Mode, State};
 use agentsec_common::risk;
@@ -25,7 +28,7 @@ pub(super) fn judge(agent: &mut Agent, now: Time, guard: &mut Guard, out: &mut V
     }
     let profile = agent.settings.profile;
     let signals = agent.signals(now);
-    let seen = risk::Signals { auth_failures: 0, deviation_100us: 0, extra_milli: 0, ..signals };
+    let seen = agent.latest.as_ref().map(|l| l.signals).unwrap_or_default();
     let Some(cause) = risk::judge(&signals, &profile).filter(|_| risk::judge(&seen, &profile).is_none())
     else {
         return;
@@ -96,18 +99,14 @@ pub(super) fn report_drops(agent: &mut Agent, now: Time, out: &mut Vec<Command>)
 /// Emits what was lost since the latest such event.
 pub(super) fn report_losses(agent: &mut Agent, now: Time, out: &mut Vec<Command>) {
     let Some(latest) = &agent.latest else { return };
-    let (notices, endpoints) = (latest.notices_lost, latest.endpoint_overflow);
-    let reported = &mut agent.reported;
-    let lost =
-        (notices.saturating_sub(reported.notices_lost), endpoints.saturating_sub(reported.endpoint_overflow));
-    if lost == (0, 0) || now.mono_ns < reported.next_loss_ns {
+    let losses = latest.losses;
+    let lost = losses.since(&agent.reported.losses);
+    if !lost.any() || now.mono_ns < agent.reported.next_loss_ns {
         return;
     }
-    reported.notices_lost = notices;
-    reported.endpoint_overflow = endpoints;
-    reported.next_loss_ns = now.mono_ns.saturating_add(QUIET_NS);
-    let data = json!({ "what": "kernel", "notices_lost": lost.0, "packets_without_endpoint": lost.1 });
-    out.push(Command::Record(agent.draft(now, EventKind::Loss, data)));
+    agent.reported.losses = losses;
+    agent.reported.next_loss_ns = now.mono_ns.saturating_add(QUIET_NS);
+    out.push(Command::Record(agent.draft(now, EventKind::Loss, lost.to_json())));
 }
 
 /// Takes totals as told: what happened before the daemon looked is not news.
@@ -115,8 +114,7 @@ pub(super) fn set_baseline(agent: &mut Agent) {
     if let Some(latest) = &agent.latest {
         agent.reported.dropped = dropped_total(&latest.counters);
         agent.reported.would_drop = would_drop_total(&latest.counters);
-        agent.reported.notices_lost = latest.notices_lost;
-        agent.reported.endpoint_overflow = latest.endpoint_overflow;
+        agent.reported.losses = latest.losses;
     }
 }
 
@@ -149,11 +147,66 @@ pub(super) fn notice(agent: &mut Agent, now: Time, notice: &Notice) -> Option<Dr
             agent.last_untypical = Some(packet);
             Some(agent.draft(at, EventKind::SecurityViolation, data))
         }
+        NoticeKind::AuthFailure => {
+            let data = failed_authentication(agent, now, notice, &packet)?;
+            Some(agent.draft(at, EventKind::SecurityViolation, data))
+        }
         NoticeKind::SocketDenied => {
             let data = denied_socket(agent, now, notice);
             Some(agent.draft(at, EventKind::SecurityViolation, data))
         }
     }
+}
+
+/// The event of a failed authentication that a sample told.
+pub(super) fn refused(agent: &Agent, now: Time, at_ns: u64, flow: &FlowKey, epoch: u32, by: &str) -> Draft {
+    let endpoint = format!("{} port {}", from_address(flow.remote), flow.remote_port);
+    let data = json!({
+        "violation_type": "authentication_failed",
+        "severity": "medium",
+        "policy_violated": format!("profiles.{}.auth_failures", agent.settings.profile_name),
+        "attempted_action": format!("connection with {endpoint}, which was answered with {by}"),
+        "context": {
+            "kind": "sampled",
+            "weight": 1,
+            "endpoint": endpoint,
+            "local_port": flow.local_port,
+            "protocol": flow.protocol(),
+            "epoch": epoch,
+        },
+        "risk_score": milli(agent.contributions(now).total()),
+    });
+    agent.draft(Time { mono_ns: at_ns, wall_ns: now.wall_at(at_ns) }, EventKind::SecurityViolation, data)
+}
+
+/// `None` for a kind that this daemon does not know.
+fn failed_authentication(agent: &Agent, now: Time, notice: &Notice, packet: &Packet) -> Option<Value> {
+    let kind = AuthKind::from_byte(notice.detail)?;
+    let met = match kind {
+        AuthKind::Http401 => "was answered with HTTP status 401",
+        AuthKind::Http403 => "was answered with HTTP status 403",
+        AuthKind::Http407 => "was answered with HTTP status 407",
+        AuthKind::TlsAlert => "was refused by a TLS alert",
+        AuthKind::Refused => "was refused",
+        AuthKind::ResetBeforeData => "was reset before anything was said",
+    };
+    let profile = &agent.settings.profile;
+    let endpoint = format!("{} port {}", packet.remote, packet.remote_port);
+    Some(json!({
+        "violation_type": "authentication_failed",
+        "severity": "medium",
+        "policy_violated": format!("profiles.{}.auth_failures", agent.settings.profile_name),
+        "attempted_action": format!("connection with {endpoint}, which {met}"),
+        "context": {
+            "kind": kind.name(),
+            "weight": centi(profile.auth_weights_centi[kind as usize].into()),
+            "endpoint": endpoint,
+            "packet": packet,
+            "opened_by": opened_by(notice),
+            "epoch": notice.epoch,
+        },
+        "risk_score": milli(agent.contributions(now).total()),
+    }))
 }
 
 fn denied_socket(agent: &Agent, now: Time, notice: &Notice) -> Value {

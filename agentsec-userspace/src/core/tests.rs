@@ -1,11 +1,14 @@
 //! The engine against a small model of the kernel and of the journal.
 
 mod groups;
+mod signals;
 
 use super::draft::{Draft, EventKind};
 use super::names::{ModeName, StateName};
 use super::persist::AgentState;
+use super::totals::{Losses, Totals};
 use super::*;
+use crate::config::ProfileConfig;
 use agentsec_common::counters::Counters;
 use agentsec_common::gate::{next_trip, state_in_force};
 use agentsec_common::ledger::TripRecord;
@@ -21,22 +24,22 @@ const SLOT: u32 = 3;
 
 fn profile() -> Profile {
     Profile {
-        probe: agentsec_common::bucket::Bucket::default(),
-        reserved: [0; 6],
         generation: 0,
         flags: PRESENT,
         bucket_multiplier: BucketClock::for_window(60 * SECOND).multiplier(),
         max_volume: 1000,
         anomalous_volume: NO_LIMIT,
         max_unusual_endpoints: u32::MAX,
-        max_auth_failures: 20,
-        anomalous_auth_failures: 5,
+        max_auth_failures_centi: 2000,
+        anomalous_auth_failures_centi: 500,
+        max_deviation_100us: u32::MAX,
         anomalous_deviation_100us: 1000,
         typical_endpoints: 2,
         quarantine_threshold: 700,
         weights: Weights::DEFAULT,
         probe_violations: 1,
         endpoint_cap: 4096,
+        ..ProfileConfig::default().compile()
     }
 }
 
@@ -74,7 +77,8 @@ struct World {
     control: Option<Control>,
     trip: TripRecord,
     counters: Counters,
-    notices_lost: u64,
+    losses: Losses,
+    signals: Signals,
     /// Everything the engine has commanded.
     commands: Vec<Command>,
     /// Trips whose events wait for the disk.
@@ -94,7 +98,8 @@ impl World {
             control: added.pinned,
             trip: TripRecord::default(),
             counters: Counters::default(),
-            notices_lost: 0,
+            losses: Losses::default(),
+            signals: Signals::default(),
             commands: Vec::new(),
             unrecorded: Vec::new(),
             disk_full: false,
@@ -131,10 +136,10 @@ impl World {
             slot: SLOT,
             trip_seq: self.trip.seq as u32,
             trip: Some(self.trip),
-            signals: Signals::default(),
+            signals: self.signals,
             violations: 0,
-            endpoint_overflow: 0,
-            notices_lost: self.notices_lost,
+            totals: Totals::default(),
+            losses: self.losses,
             counters: self.counters,
         }
     }
@@ -402,13 +407,21 @@ fn drops_and_losses_are_told_at_most_every_five_seconds() {
     for _ in 0..10 {
         world.counters.traffic[0].dropped_packets += 2;
         world.counters.traffic[1].dropped_bytes += 30;
-        world.notices_lost += 1;
+        world.losses.notices += 1;
+        world.losses.flows += 2;
+        world.losses.samples += 3;
         world.pass(1);
     }
     let drops = world.events(EventKind::Drops);
     assert_eq!(drops.len(), 2);
     assert_eq!(drops[1].data["dropped"], serde_json::json!({ "packets": 10, "bytes": 150 }));
-    assert_eq!(world.events(EventKind::Loss).len(), 2);
+    let losses = world.events(EventKind::Loss);
+    assert_eq!(losses.len(), 2);
+    let expected = serde_json::json!({
+        "what": "kernel", "notices_lost": 5, "packets_without_endpoint": 0, "packets_without_flow": 10,
+        "answers_without_endpoint": 0, "samples_lost": 15,
+    });
+    assert_eq!(losses[1].data, expected);
 }
 
 #[test]

@@ -7,7 +7,7 @@
 use super::agent::{Agent, DraftedTrip, PendingTrip, Why, signals_json};
 use super::breaker::{Breaker, Transition};
 use super::command::Command;
-use super::draft::EventKind;
+use super::draft::{EventKind, centi};
 use super::guard::Guard;
 use super::input::Observation;
 use super::persist;
@@ -110,9 +110,11 @@ fn signals_of(record: &TripRecord) -> Signals {
     Signals {
         volume: record.volume,
         unusual_endpoints: record.unusual_endpoints,
-        auth_failures: record.auth_failures,
+        auth_failures_centi: record.auth_failures_centi,
+        requests: record.requests,
+        anomalous_requests: record.anomalous_requests,
         deviation_100us: record.deviation_100us,
-        extra_milli: record.terms[4],
+        extra_milli: record.terms[6],
     }
 }
 
@@ -127,8 +129,8 @@ fn tripped(now: Time, record: Option<&TripRecord>, cause: Option<Cause>, profile
             packet: None,
         };
     };
-    let [auth, volume, endpoints, deviation, extra, _] = record.terms;
-    let terms = Contributions { auth, volume, endpoints, deviation, extra };
+    let [auth, volume, endpoints, deviation, requests, anomalous, extra, _] = record.terms;
+    let terms = Contributions { auth, volume, endpoints, deviation, requests, anomalous, extra };
     Tripped {
         by: By::Kernel,
         at_wall_ns: now.wall_at(record.at_ns),
@@ -156,12 +158,18 @@ pub(super) fn reason(
         ),
         Some(Cause::AuthLimit) => format!(
             "{} failed authentications exceed max_auth_failures of {}",
-            signals.auth_failures, profile.max_auth_failures
+            centi(signals.auth_failures_centi),
+            centi(profile.max_auth_failures_centi)
         ),
         Some(Cause::Risk) => format!(
             "risk of {} exceeds quarantine_threshold of {}",
             f64::from(terms.total()) / 1000.0,
             f64::from(profile.quarantine_threshold) / 1000.0
+        ),
+        Some(Cause::DeviationLimit) => format!(
+            "response times deviate by {} µs, more than max_variance of {} µs",
+            u64::from(signals.deviation_100us) * 100,
+            u64::from(profile.max_deviation_100us) * 100
         ),
         Some(Cause::ProbeViolation) => "reached for an untypical endpoint while on probation".into(),
         None => "tripped for a reason that this daemon does not know".into(),

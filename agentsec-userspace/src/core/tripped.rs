@@ -85,14 +85,20 @@ pub struct Contributions {
     pub endpoints: u16,
     /// Response time deviation.
     pub deviation: u16,
+    /// Requests.
+    #[serde(default)]
+    pub requests: u16,
+    /// Anomalous requests.
+    #[serde(default)]
+    pub anomalous: u16,
     /// Added by the daemon.
     pub extra: u16,
 }
 
 impl From<Terms> for Contributions {
     fn from(terms: Terms) -> Self {
-        let Terms { auth, volume, endpoints, deviation, extra } = terms;
-        Self { auth, volume, endpoints, deviation, extra }
+        let Terms { auth, volume, endpoints, deviation, requests, anomalous, extra } = terms;
+        Self { auth, volume, endpoints, deviation, requests, anomalous, extra }
     }
 }
 
@@ -100,8 +106,8 @@ impl Contributions {
     /// The score, per mille.
     #[must_use]
     pub fn total(self) -> u16 {
-        let Self { auth, volume, endpoints, deviation, extra } = self;
-        Terms { auth, volume, endpoints, deviation, extra }.total()
+        let Self { auth, volume, endpoints, deviation, requests, anomalous, extra } = self;
+        Terms { auth, volume, endpoints, deviation, requests, anomalous, extra }.total()
     }
 
     /// As decimal numbers, for events.
@@ -112,6 +118,8 @@ impl Contributions {
             "volume": milli(self.volume),
             "endpoints": milli(self.endpoints),
             "deviation": milli(self.deviation),
+            "requests": milli(self.requests),
+            "anomalous": milli(self.anomalous),
             "extra": milli(self.extra),
         })
     }
@@ -141,6 +149,7 @@ pub const fn cause_name(cause: Option<Cause>) -> &'static str {
         Some(Cause::VolumeLimit) => "max_volume",
         Some(Cause::EndpointLimit) => "max_unusual_endpoints",
         Some(Cause::AuthLimit) => "max_auth_failures",
+        Some(Cause::DeviationLimit) => "max_variance",
         Some(Cause::Risk) => "risk",
         Some(Cause::ProbeViolation) => "probe_violation",
         None => "unknown",

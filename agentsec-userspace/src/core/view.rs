@@ -3,6 +3,7 @@
 use super::agent::Agent;
 use super::names::{ModeName, StateName};
 use super::time::{Time, rfc3339};
+use super::totals::{Losses, Totals};
 use super::tripped::{By, Contributions, Packet};
 use agentsec_common::agent::Slot;
 use agentsec_common::counters::{Counters, Traffic};
@@ -44,6 +45,18 @@ pub struct AgentView {
     pub volume_bytes: u64,
     /// Unusual endpoints in the window.
     pub unusual_endpoints: u32,
+    /// Failed authentications in the window, hundredths.
+    pub auth_failures_centi: u32,
+    /// Response time deviation, 100 µs.
+    pub deviation_100us: u32,
+    /// Requests in the window.
+    pub requests: u32,
+    /// Anomalous ones of them.
+    pub anomalous_requests: u32,
+    /// What was counted of requests and answers, ever.
+    pub totals: Totals,
+    /// What was lost, ever.
+    pub losses: Losses,
     /// Probe violations in this epoch.
     pub violations: u32,
     /// Sent by the agent.
@@ -122,6 +135,12 @@ pub(super) fn of(agent: &Agent, now: Time) -> AgentView {
         tags: agent.settings.tags.clone(),
         volume_bytes: signals.volume,
         unusual_endpoints: signals.unusual_endpoints,
+        auth_failures_centi: signals.auth_failures_centi,
+        deviation_100us: signals.deviation_100us,
+        requests: signals.requests,
+        anomalous_requests: signals.anomalous_requests,
+        totals: agent.latest.as_ref().map(|latest| latest.totals).unwrap_or_default(),
+        losses: agent.latest.as_ref().map(|latest| latest.losses).unwrap_or_default(),
         violations: agent.latest.as_ref().map_or(0, |latest| latest.violations),
         outbound: outbound.into(),
         inbound: inbound.into(),

@@ -140,11 +140,13 @@ impl Daemon {
             self.kernel.collector.endpoints().map(|(key, _)| key).filter(|key| key.slot == slot).collect();
         for key in keys {
             self.kernel.collector.remove_endpoint(&key)?;
+            self.kernel.collector.remove_responses(&key)?;
         }
         for kind in [EndpointKind::Opened, EndpointKind::Accepted] {
             let live = self.live_endpoints(slot, kind);
             self.kernel.enforcer.add_endpoints_removed(slot, kind, live);
         }
+        self.forget_flows(slot)?;
         self.kernel.enforcer.release(slot)
     }
 }

@@ -39,6 +39,10 @@ impl Daemon {
                 Ok(false) => {}
                 Err(error) => self.complain("endpoints", &error),
             }
+            self.flows.forget_owed(&key);
+            if let Err(error) = self.kernel.collector.remove_responses(&key) {
+                self.complain("endpoints", &error);
+            }
         }
     }
 
@@ -71,16 +75,17 @@ impl Daemon {
     }
 }
 
-/// An agent's endpoints.
-struct List {
-    slot: Slot,
+/// An agent's endpoints, or connections.
+pub(super) struct List {
+    pub(super) slot: Slot,
     /// How many there are of each kind.
-    live: [u64; 2],
+    pub(super) live: [u64; 2],
     /// How many there may be of each.
-    cap: u64,
+    pub(super) cap: u64,
 }
 
-fn pressing(lists: &[List], capacity: u64) -> BTreeSet<Slot> {
+/// The agents whose lists press, of all that share a map of a capacity.
+pub(super) fn pressing(lists: &[List], capacity: u64) -> BTreeSet<Slot> {
     let total = |list: &List| list.live.iter().sum::<u64>();
     let is_full = lists.iter().map(total).sum::<u64>() * 2 > capacity;
     let share = capacity / (2 * lists.len().max(1) as u64);

@@ -6,14 +6,18 @@
 mod agents;
 mod attach;
 mod bells;
+mod endpoint_views;
 mod endpoints;
 mod execute;
+mod flows;
 mod networks;
 mod observe;
 mod operate;
 mod recovery;
 mod reload;
 mod roster;
+mod samples;
+mod signals;
 mod start;
 mod state;
 mod views;
@@ -21,6 +25,7 @@ mod views;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use agentsec_common::agent::Slot;
 use agentsec_common::notice::{Notice, NoticeKind};
 use anyhow::{Context, Result};
 use serde_json::json;
@@ -32,16 +37,19 @@ use crate::api::{Request, Server};
 pub use crate::cli::RunOptions;
 use crate::clock;
 use crate::config::Config;
+use crate::core::recent::Recent;
 use crate::core::{Draft, Engine, EventKind, Input, Time};
 use crate::kernel::Kernel;
-use crate::record::{Journal, JsonLines};
+use crate::record::{Journal, JsonLines, index};
 use crate::recovery::{Service, Told};
 
 use agents::Row;
 use attach::cgroups::Cgroups;
 use bells::{Bells, Rung};
+use flows::Flows;
 use networks::Networks;
 use roster::Roster;
+use samples::Samples;
 use state::StateFile;
 
 /// Name of the events file in the state directory.
@@ -52,6 +60,8 @@ const REPAIR_NS: u64 = 5_000_000_000;
 
 /// Notices handled before anything else gets its turn.
 const NOTICES_PER_TURN: usize = 256;
+/// The same of samples.
+const SAMPLES_PER_TURN: usize = 64;
 
 /// Everything that the loop owns.
 struct Daemon {
@@ -69,9 +79,14 @@ struct Daemon {
     alerts: Vec<String>,
     cgroups: Cgroups,
     networks: Networks,
+    flows: Flows,
+    recent: BTreeMap<Slot, Recent>,
+    samples: Samples,
     recovery: Option<Service>,
     /// Whether recovery has to hear at once how the agents are now.
     changed: bool,
+    /// Keeps the index; `None` if there is no thread for it, and then the log is read instead.
+    _index: Option<index::Keeper>,
     next_reclaim_ns: u64,
     next_ageing_ns: u64,
     next_repair_ns: u64,
@@ -124,6 +139,7 @@ impl Daemon {
         let mut hangup = signal(SignalKind::hangup()).context("listening for SIGHUP")?;
         let mut tick = ticks(&self.config);
         let ring = self.kernel.notices.watch()?;
+        let samples = self.kernel.samples.watch()?;
         loop {
             tokio::select! {
                 biased;
@@ -158,6 +174,13 @@ impl Daemon {
                         self.reconcile_cgroups();
                     }
                 }
+                // Last: under a flood of samples everything else gets its turn.
+                ready = samples.readable() => {
+                    let mut ready = ready.context("watching the ring of samples")?;
+                    if self.take_samples() {
+                        ready.clear_ready();
+                    }
+                }
             }
             if tick.period() != interval(&self.config) {
                 tick = ticks(&self.config);
@@ -182,7 +205,10 @@ impl Daemon {
     /// Reads the words, keeps deadlines, tries again what has failed.
     fn tick(&mut self) {
         let now = clock::now();
+        // First what only we see, so that it is judged with what the kernel does.
+        self.keep_flows(now);
         let observations = self.observe_all(now);
+        self.keep_times(now, &observations);
         self.handle(now, Input::Observed(observations));
         self.flush(now);
         if now.mono_ns >= self.next_reclaim_ns {
@@ -211,6 +237,15 @@ impl Daemon {
         for _ in 0..NOTICES_PER_TURN {
             let Some(notice) = self.kernel.notices.take() else { return true };
             self.notice(notice);
+        }
+        false
+    }
+
+    /// Takes waiting samples; true when there are none left.
+    fn take_samples(&mut self) -> bool {
+        for _ in 0..SAMPLES_PER_TURN {
+            let Some(sample) = self.kernel.samples.take() else { return true };
+            self.sample(&sample);
         }
         false
     }

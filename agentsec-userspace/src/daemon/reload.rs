@@ -63,6 +63,7 @@ impl Daemon {
                 new.max_typical_prefixes.to_string(),
             ),
             ("max_endpoints", old.max_endpoints.to_string(), new.max_endpoints.to_string()),
+            ("max_flows", old.max_flows.to_string(), new.max_flows.to_string()),
             ("cgroup_root", root(&old.cgroup_root), root(&new.cgroup_root)),
         ];
         let file = self.options.config.display();

@@ -1,5 +1,6 @@
 //! Starting: take over what an earlier daemon left, make known what is configured, attach.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
@@ -14,10 +15,13 @@ use crate::config::Config;
 use crate::core::{Draft, Engine, EventKind};
 use crate::kernel::pins::Pins;
 use crate::kernel::{Capacities, Kernel};
+use crate::record::entries::JsonLinesSource;
 use crate::record::event::UuidV7;
+use crate::record::index::{Files, Keeper};
 use crate::record::{Journal, JsonLines, Sealer};
 
 use super::attach::cgroups::Cgroups;
+use super::flows::Flows;
 use super::networks::Networks;
 use super::reload::install_profiles;
 use super::roster::Roster;
@@ -53,8 +57,12 @@ impl Daemon {
             alerts: Vec::new(),
             cgroups: Cgroups::default(),
             networks: Networks::default(),
+            flows: Flows::default(),
+            recent: BTreeMap::new(),
+            samples: super::Samples::default(),
             recovery: None,
             changed: false,
+            _index: keep_index(&options.state_dir),
             next_reclaim_ns: 0,
             next_ageing_ns: 0,
             next_repair_ns: 0,
@@ -118,12 +126,18 @@ impl Daemon {
     }
 }
 
+fn keep_index(state_dir: &Path) -> Option<Keeper> {
+    let source = JsonLinesSource::new(&state_dir.join(EVENTS_NAME));
+    Keeper::start(Files::in_state(state_dir), Box::new(source)).ok()
+}
+
 fn capacities(config: &Config) -> Capacities {
     Capacities {
         agents: config.daemon.max_agents,
         profiles: config.daemon.max_profiles,
         typical_prefixes: config.daemon.max_typical_prefixes,
         endpoints: config.daemon.max_endpoints,
+        flows: config.daemon.max_flows,
     }
 }
 

@@ -1,7 +1,7 @@
 //! Answers of the API, made from the core's views and the kernel's words.
 
 use agentsec_common::agent::Slot;
-use agentsec_common::endpoint::{EndpointKind, Typical};
+use agentsec_common::endpoint::EndpointKind;
 use agentsec_common::maps::LAYOUT_VERSION;
 use agentsec_common::policy;
 use agentsec_common::profile::{NO_LIMIT, Profile};
@@ -9,12 +9,11 @@ use anyhow::Result;
 
 use crate::api::views::{
     AgentStatus, Attachment, AttachmentKind, AttachmentStatus, Classes, Contributions, DaemonStatus,
-    Direction, EndpointCounts, EndpointList, EndpointTraffic, EndpointView, EventCounts, Explanation, Limits,
-    PACKET_SOCKETS_DENIED, PacketView, Risk, Signals, Status, StrayPackets, Trip, WouldDrop, protocol_name,
+    Direction, EndpointCounts, EventCounts, Explanation, Limits, PACKET_SOCKETS_DENIED, PacketView, Risk,
+    Status, StrayPackets, TotalCounts, Trip, WouldDrop, protocol_name,
 };
 use crate::api::{Refusal, Request, RequestError, Timestamp};
 use crate::clock;
-use crate::core::address::from_address;
 use crate::core::view::{AgentView, TrafficView};
 use crate::core::{Draft, EventKind, Input, Place, Time, tripped};
 use crate::kernel::hook::Hook;
@@ -27,7 +26,7 @@ impl Daemon {
     pub(super) fn answer(&mut self, request: Request) {
         match request {
             Request::Status { reply } => drop(reply.send(self.status())),
-            Request::Endpoints { agent, reply } => drop(reply.send(self.endpoints(&agent))),
+            Request::Endpoints { agent, reply } => drop(reply.send(self.endpoints_of(&agent))),
             Request::Explain { agent, reply } => drop(reply.send(self.explain(&agent))),
             Request::Operate { operation, by, reply } => drop(reply.send(self.operate(operation, by))),
             Request::Reload { by, reply } => drop(reply.send(self.reload(&by))),
@@ -40,13 +39,14 @@ impl Daemon {
         let observations = self.observe_all(now);
         self.handle(now, Input::Observed(observations));
         let views = self.engine.views(now);
-        let mut agents: Vec<AgentStatus> = views.iter().filter_map(|view| self.agent_status(view)).collect();
+        let mut agents: Vec<AgentStatus> =
+            views.iter().filter_map(|view| self.agent_status(now, view)).collect();
         agents.sort_by(|a, b| a.id.cmp(&b.id));
         let daemon = self.daemon_status(now, &agents);
         Status { agents, daemon }
     }
 
-    fn agent_status(&self, view: &AgentView) -> Option<AgentStatus> {
+    fn agent_status(&self, now: Time, view: &AgentView) -> Option<AgentStatus> {
         let member = self.roster.get(view.slot)?;
         let counters = self.kernel.collector.counters(view.slot).unwrap_or_default();
         let ledger = self.kernel.collector.ledger(view.slot);
@@ -73,11 +73,7 @@ impl Daemon {
             trips: ledger.trip_seq as u32,
             hold: view.hold,
             next: Some(next(view, member)).filter(|next| !next.is_empty()),
-            signals: Signals {
-                volume: view.volume_bytes,
-                unusual_endpoints: view.unusual_endpoints,
-                ..Signals::default()
-            },
+            signals: self.signals(now, view, member, &ledger),
             limits: limits(&member.settings.profile),
             would_drop: WouldDrop { bytes: view.would_drop_bytes, packets: view.would_drop_packets },
             classes: Classes::from(counters.classes),
@@ -87,6 +83,12 @@ impl Daemon {
                 overflow: ledger.endpoint_overflow,
             },
             uncovered: member.uncovered.iter().cloned().collect(),
+            totals: TotalCounts {
+                requests: view.totals.requests,
+                anomalous_requests: view.totals.anomalous_requests,
+                responses: view.totals.responses,
+            },
+            lost: view.losses.into(),
         })
     }
 
@@ -108,6 +110,8 @@ impl Daemon {
                 queued: self.journal.waiting() as u64,
                 lost: self.journal.lost(),
             },
+            samples_read: self.samples.read,
+            samples_cut: self.samples.cut,
             alerts: self.alerts.clone(),
             packet_sockets: self.cgroups.packet_sockets.as_ref().map(|denied| match denied {
                 Ok(()) => PACKET_SOCKETS_DENIED.to_owned(),
@@ -142,34 +146,8 @@ impl Daemon {
         }
     }
 
-    fn slot(&self, agent: &str) -> Result<Slot, RequestError> {
+    pub(super) fn slot(&self, agent: &str) -> Result<Slot, RequestError> {
         self.roster.slot_of(agent).ok_or_else(|| RequestError::no_agent(agent))
-    }
-
-    fn endpoints(&self, agent: &str) -> Result<EndpointList, RequestError> {
-        let slot = self.slot(agent)?;
-        let now = clock::now();
-        let seen = |mono_ns: u64| Timestamp(now.wall_at(mono_ns) / 1_000_000);
-        let mut endpoints: Vec<_> = self
-            .kernel
-            .collector
-            .endpoints()
-            .filter(|(key, _)| key.slot == slot)
-            .map(|(key, endpoint)| EndpointView {
-                remote: from_address(key.remote),
-                port: key.port,
-                protocol: protocol_name(key.protocol).into_owned(),
-                direction: EndpointKind::from_byte(key.kind).unwrap_or(EndpointKind::Opened).into(),
-                typical: Some(Typical::latest(endpoint.typical)),
-                outbound: EndpointTraffic { bytes: endpoint.bytes[0], packets: endpoint.packets[0] },
-                inbound: EndpointTraffic { bytes: endpoint.bytes[1], packets: endpoint.packets[1] },
-                first_seen: seen(endpoint.first_seen_ns),
-                last_seen: seen(endpoint.last_seen_ns),
-            })
-            .collect();
-        endpoints.sort_by_key(|view| std::cmp::Reverse(view.outbound.bytes + view.inbound.bytes));
-        let overflow = self.kernel.collector.ledger(slot).endpoint_overflow;
-        Ok(EndpointList { agent: agent.to_owned(), endpoints, overflow })
     }
 
     fn explain(&mut self, agent: &str) -> Result<Explanation, RequestError> {
@@ -181,7 +159,7 @@ impl Daemon {
         else {
             return Err(RequestError::no_agent(agent));
         };
-        let status = self.agent_status(&view).ok_or_else(|| RequestError::no_agent(agent))?;
+        let status = self.agent_status(now, &view).ok_or_else(|| RequestError::no_agent(agent))?;
         let why = std::iter::once(explanation.summary).chain(explanation.because);
         let why = why.chain(whereabouts(&status.attachments)).collect();
         let at = status.tripped.as_ref().map_or(Timestamp(now.wall_ns / 1_000_000), |trip| trip.at);
@@ -284,6 +262,8 @@ fn contributions(terms: tripped::Contributions) -> Contributions {
         volume: Risk(terms.volume),
         endpoints: Risk(terms.endpoints),
         deviation: Risk(terms.deviation),
+        requests: Risk(terms.requests),
+        anomalous: Risk(terms.anomalous),
         extra: Risk(terms.extra),
     }
 }
@@ -302,7 +282,8 @@ fn limits(profile: &Profile) -> Limits {
     Limits {
         max_volume: (profile.max_volume != NO_LIMIT).then_some(profile.max_volume),
         max_unusual_endpoints: limit(profile.max_unusual_endpoints),
-        max_auth_failures: limit(profile.max_auth_failures),
+        max_auth_failures: limit(profile.max_auth_failures_centi).map(|n| n / 100),
+        max_variance_ms: limit(profile.max_deviation_100us).map(|ticks| f64::from(ticks) / 10.0),
         quarantine_threshold: Risk(profile.quarantine_threshold),
     }
 }

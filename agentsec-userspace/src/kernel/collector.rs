@@ -1,18 +1,48 @@
-//! Reads what the kernel writes: ledgers, counters, endpoints.
+//! Reads what the kernel writes: ledgers, counters, endpoints, connections, response times.
+
+use std::os::fd::AsFd;
 
 use agentsec_common::agent::Slot;
 use agentsec_common::counters::{Counters, Strays};
 use agentsec_common::endpoint::{Endpoint, EndpointKey};
+use agentsec_common::flow::{Flow, FlowKey};
 use agentsec_common::ledger::Ledger;
 use agentsec_common::maps;
+use agentsec_common::sample::Responses;
+use agentsec_common::times::TIME_BUCKETS;
 use anyhow::{Context, Result};
 use aya::Ebpf;
-use aya::maps::{HashMap, MapData, PerCpuArray, PerCpuValues};
+use aya::maps::{HashMap, IterableMap, MapData, MapError, PerCpuArray, PerCpuValues};
 
+use super::batch::Batch;
 use super::words::{Access, MappedArray};
 use super::{array_data, take};
 
-const LEDGER_WORDS: usize = size_of::<Ledger>() / 8;
+/// Words of a ledger.
+pub(crate) const LEDGER_WORDS: usize = size_of::<Ledger>() / 8;
+
+/// Words of a histogram of response times, two numbers each.
+const TIME_WORDS: usize = TIME_BUCKETS / 2;
+const _: () = assert!(cfg!(target_endian = "little"), "the first number of a word is its lower half");
+
+/// Whether what was to be removed was there.
+fn was_there(removed: Result<(), MapError>) -> Result<bool, MapError> {
+    match removed {
+        Ok(()) => Ok(true),
+        Err(MapError::KeyNotFound) => Ok(false),
+        // What a look-up calls a missing key is an error of the system call here.
+        Err(MapError::SyscallError(error)) if error.io_error.raw_os_error() == Some(libc::ENOENT) => {
+            Ok(false)
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// A ledger of its words.
+pub(crate) const fn ledger_of(words: [u64; LEDGER_WORDS]) -> Ledger {
+    // SAFETY: the same size, and a ledger is integers only.
+    unsafe { std::mem::transmute::<[u64; LEDGER_WORDS], Ledger>(words) }
+}
 
 /// The reader of the kernel's words.
 pub struct Collector {
@@ -22,27 +52,37 @@ pub struct Collector {
     counters: PerCpuArray<MapData, Counters>,
     strays: PerCpuArray<MapData, Strays>,
     endpoints: HashMap<MapData, EndpointKey, Endpoint>,
+    flows: HashMap<MapData, FlowKey, Flow>,
+    batch: Batch<FlowKey, Flow>,
+    times: MappedArray,
+    /// As above.
+    _times: MapData,
+    responses: HashMap<MapData, EndpointKey, Responses>,
 }
 
 impl Collector {
     pub(super) fn new(object: &mut Ebpf) -> Result<Self> {
         let ledger = array_data(take(object, maps::LEDGER)?, maps::LEDGER)?;
+        let times = array_data(take(object, maps::TIMES)?, maps::TIMES)?;
         let counters: PerCpuArray<_, Counters> = take(object, maps::COUNTERS)?.try_into()?;
         Ok(Self {
             ledger: MappedArray::new(ledger.fd(), counters.len(), size_of::<Ledger>(), Access::Read)?,
             _ledger: ledger,
-            counters,
             strays: take(object, maps::STRAYS)?.try_into()?,
             endpoints: take(object, maps::ENDPOINTS)?.try_into()?,
+            flows: take(object, maps::FLOWS)?.try_into()?,
+            batch: Batch::new(),
+            times: MappedArray::new(times.fd(), counters.len(), TIME_WORDS * 8, Access::Read)?,
+            _times: times,
+            counters,
+            responses: take(object, maps::RESPONSES)?.try_into()?,
         })
     }
 
     /// The agent's ledger. Its words are each whole; a trip record is whole when it names the ledger's trip.
     #[must_use]
     pub fn ledger(&self, slot: Slot) -> Ledger {
-        let words = self.ledger.load::<LEDGER_WORDS>(slot);
-        // SAFETY: the same size, and a ledger is integers only.
-        unsafe { std::mem::transmute::<[u64; LEDGER_WORDS], Ledger>(words) }
+        ledger_of(self.ledger.load(slot))
     }
 
     /// The agent's counters, over all CPUs.
@@ -95,10 +135,56 @@ impl Collector {
     ///
     /// When the map cannot be written.
     pub fn remove_endpoint(&mut self, key: &EndpointKey) -> Result<bool> {
-        match self.endpoints.remove(key) {
-            Ok(()) => Ok(true),
-            Err(aya::maps::MapError::KeyNotFound) => Ok(false),
-            Err(error) => Err(error).context("removing an endpoint"),
+        was_there(self.endpoints.remove(key)).context("removing an endpoint")
+    }
+
+    /// Shows every connection of every agent to `look`. Those that come and go meanwhile may be missed.
+    ///
+    /// # Errors
+    ///
+    /// When the map cannot be read.
+    pub fn each_flow(&mut self, look: impl FnMut(FlowKey, Flow)) -> Result<()> {
+        let map = IterableMap::<FlowKey, Flow>::map(&self.flows);
+        self.batch.read(map.fd().as_fd(), look).context("reading the connections")
+    }
+
+    /// Removes a connection; true when it was there.
+    ///
+    /// # Errors
+    ///
+    /// When the map cannot be written.
+    pub fn remove_flow(&mut self, key: &FlowKey) -> Result<bool> {
+        was_there(self.flows.remove(key)).context("removing a connection")
+    }
+
+    /// The agent's histogram of response times since its slot was first used: see [`agentsec_common::times`]. Its numbers
+    /// wrap around.
+    #[must_use]
+    pub fn times(&self, slot: Slot) -> [u32; TIME_BUCKETS] {
+        let words = self.times.load::<TIME_WORDS>(slot);
+        let half = |index: usize| (words[index / 2] >> (32 * (index % 2))) as u32;
+        std::array::from_fn(half)
+    }
+
+    /// How an endpoint has answered, if it has.
+    ///
+    /// # Errors
+    ///
+    /// When the map cannot be read.
+    pub fn responses(&self, key: &EndpointKey) -> Result<Option<Responses>> {
+        match self.responses.get(key, 0) {
+            Ok(responses) => Ok(Some(responses)),
+            Err(MapError::KeyNotFound) => Ok(None),
+            Err(error) => Err(error).context("reading an endpoint's response times"),
         }
+    }
+
+    /// Removes an endpoint's response times; true when there were any.
+    ///
+    /// # Errors
+    ///
+    /// When the map cannot be written.
+    pub fn remove_responses(&mut self, key: &EndpointKey) -> Result<bool> {
+        was_there(self.responses.remove(key)).context("removing an endpoint's response times")
     }
 }

@@ -26,6 +26,13 @@ mod word {
     pub(super) const CONTROL: usize = 0;
     pub(super) const SIGNALS: usize = 1;
     pub(super) const ENDPOINTS_REMOVED: usize = 2;
+    pub(super) const FLOWS_REMOVED: usize = 4;
+
+    const _: () = assert!(
+        std::mem::offset_of!(super::Policy, signals) == SIGNALS * 8
+            && std::mem::offset_of!(super::Policy, endpoints_removed) == ENDPOINTS_REMOVED * 8
+            && std::mem::offset_of!(super::Policy, flows_removed) == FLOWS_REMOVED * 8
+    );
 }
 
 /// The writer of policy.
@@ -170,6 +177,17 @@ impl Enforcer {
     pub fn add_endpoints_removed(&self, slot: Slot, kind: EndpointKind, count: u64) {
         let word = self.policy.word(slot, word::ENDPOINTS_REMOVED + kind as usize);
         word.fetch_add(count, Ordering::AcqRel);
+    }
+
+    /// How many connections have been removed from the agent's list.
+    #[must_use]
+    pub fn flows_removed(&self, slot: Slot) -> u64 {
+        self.policy.word(slot, word::FLOWS_REMOVED).load(Ordering::Acquire)
+    }
+
+    /// Tells the kernel that connections were removed from the agent's list.
+    pub fn add_flows_removed(&self, slot: Slot, count: u64) {
+        self.policy.word(slot, word::FLOWS_REMOVED).fetch_add(count, Ordering::AcqRel);
     }
 
     /// Puts a profile into a row of its own, its typical endpoints first.

@@ -7,10 +7,13 @@ use std::fs;
 use agentsec_common::agent::{AgentName, LinkAddress, LinkIpv4, Scope};
 use agentsec_common::counters::{Counters, Strays};
 use agentsec_common::endpoint::{Endpoint, EndpointKey};
+use agentsec_common::flow::{Flow, FlowKey};
 use agentsec_common::ledger::Ledger;
 use agentsec_common::maps;
 use agentsec_common::policy::Policy;
 use agentsec_common::profile::Profile;
+use agentsec_common::sample::Responses;
+use agentsec_common::times::TIME_BUCKETS;
 use agentsec_common::typical::{PortRules, TypicalKey};
 use anyhow::{Context, Result, bail};
 use aya::maps::{MapInfo, MapType};
@@ -28,6 +31,8 @@ pub struct Capacities {
     pub typical_prefixes: u32,
     /// Endpoints over all agents.
     pub endpoints: u32,
+    /// Connections over all agents.
+    pub flows: u32,
 }
 
 impl Default for Capacities {
@@ -37,6 +42,7 @@ impl Default for Capacities {
             profiles: maps::PROFILE_CAPACITY,
             typical_prefixes: maps::TYPICAL_CAPACITY,
             endpoints: maps::ENDPOINT_CAPACITY,
+            flows: maps::FLOW_CAPACITY,
         }
     }
 }
@@ -90,6 +96,8 @@ pub(super) fn shapes(capacities: &Capacities) -> Vec<Shape> {
         identities(maps::IDENTITY_PREFIX, MapType::LpmTrie, 4 + size_of::<LinkAddress>(), 4),
         fixed(maps::SCOPE, MapType::Array, 4, size_of::<Scope>(), 1),
         fixed(maps::COVERED, MapType::Hash, 8, 8, maps::COVERED_CAPACITY),
+        agents(maps::TIMES, MapType::Array, size_of::<[u32; TIME_BUCKETS]>()),
+        fixed(maps::SAMPLES, MapType::RingBuf, 0, 0, maps::SAMPLE_RING_BYTES),
         fixed(maps::NOTICES, MapType::RingBuf, 0, 0, maps::NOTICE_RING_BYTES),
         set(
             fixed(maps::PROFILES, MapType::Array, 4, size_of::<Profile>(), capacities.profiles),
@@ -114,6 +122,20 @@ pub(super) fn shapes(capacities: &Capacities) -> Vec<Shape> {
                 capacities.endpoints,
             ),
             "daemon.max_endpoints",
+        ),
+        set(
+            fixed(
+                maps::RESPONSES,
+                MapType::Hash,
+                size_of::<EndpointKey>(),
+                size_of::<Responses>(),
+                capacities.endpoints,
+            ),
+            "daemon.max_endpoints",
+        ),
+        set(
+            fixed(maps::FLOWS, MapType::Hash, size_of::<FlowKey>(), size_of::<Flow>(), capacities.flows),
+            "daemon.max_flows",
         ),
     ]
 }

@@ -10,6 +10,7 @@
 //! PIN_PATH/v<layout>/filters/<LINK>     on kernels without TCX: see filters.rs
 //! ```
 
+mod batch;
 pub mod breakglass;
 pub mod cgroups;
 pub mod collector;
@@ -27,19 +28,17 @@ pub mod pins;
 pub mod probe;
 mod programs;
 mod rcu;
+pub mod ring;
 mod rows;
 mod syscall;
 mod tc;
 mod words;
 
-use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
-
 use agentsec_common::maps;
 use agentsec_common::notice::Notice;
+use agentsec_common::sample::Sample;
 use anyhow::{Context, Result};
-use aya::maps::{Map, MapData, RingBuf};
-use tokio::io::Interest;
-use tokio::io::unix::AsyncFd;
+use aya::maps::{Map, MapData};
 
 pub use layout::Capacities;
 pub use object::OBJECT;
@@ -49,6 +48,7 @@ use enforcer::Enforcer;
 use links::Links;
 use pins::{Lock, Pins};
 use programs::Programs;
+use ring::Ring;
 
 /// The loaded programs and their maps: ours alone as long as this lives, in force for longer.
 pub struct Kernel {
@@ -59,7 +59,9 @@ pub struct Kernel {
     /// Attachments.
     pub links: Links,
     /// What the kernel tells at once.
-    pub notices: Notices,
+    pub notices: Ring<Notice>,
+    /// What is too deep for it: first bytes of answers.
+    pub samples: Ring<Sample>,
     /// Whether maps and links of an earlier daemon were taken over.
     pub took_over: bool,
     _lock: Lock,
@@ -84,11 +86,12 @@ impl Kernel {
                 return Err(explained(error));
             }
         };
-        let maps = programs.maps();
-        let collector = Collector::new(maps)?;
+        let object = programs.maps();
+        let collector = Collector::new(object)?;
         Ok(Self {
-            enforcer: Enforcer::new(maps)?,
-            notices: Notices::new(maps)?,
+            enforcer: Enforcer::new(object)?,
+            notices: Ring::new(object, maps::NOTICES)?,
+            samples: Ring::new(object, maps::SAMPLES)?,
             links: Links::new(programs, pins.clone()),
             collector,
             took_over,
@@ -111,46 +114,6 @@ fn explained(error: anyhow::Error) -> anyhow::Error {
     match probe::obstacles() {
         obstacles if obstacles.is_empty() => error,
         obstacles => error.context(obstacles),
-    }
-}
-
-/// The ring of notices.
-pub struct Notices {
-    ring: RingBuf<MapData>,
-}
-
-impl Notices {
-    fn new(object: &mut aya::Ebpf) -> Result<Self> {
-        let ring = take(object, maps::NOTICES)?;
-        Ok(Self { ring: RingBuf::try_from(ring).context("mapping the ring of notices")? })
-    }
-
-    /// The next notice, if there is one. Records of another size are skipped: they are not ours.
-    pub fn take(&mut self) -> Option<Notice> {
-        while let Some(item) = self.ring.next() {
-            if item.len() == size_of::<Notice>() {
-                // SAFETY: as long as a notice, which is integers only; the ring aligns to eight bytes, and an
-                // unaligned read asks for nothing.
-                return Some(unsafe { item.as_ptr().cast::<Notice>().read_unaligned() });
-            }
-        }
-        None
-    }
-}
-
-impl Notices {
-    /// Something to wait on: readable when there are notices.
-    ///
-    /// # Errors
-    ///
-    /// When the process has no descriptor left.
-    pub fn watch(&self) -> Result<AsyncFd<OwnedFd>> {
-        // SAFETY: the ring owns its descriptor and outlives the borrow.
-        let ring = unsafe { BorrowedFd::borrow_raw(self.ring.as_raw_fd()) };
-        let own = ring.try_clone_to_owned().context("another descriptor of the ring of notices")?;
-        // SAFETY: an owned descriptor stays the same and open as long as its owner, which the watch keeps.
-        unsafe { AsyncFd::register_with_interest(own, Interest::READABLE) }
-            .context("watching the ring of notices")
     }
 }
 

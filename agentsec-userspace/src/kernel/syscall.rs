@@ -1,12 +1,14 @@
-//! The two commands of bpf(2) that aya has not for every kind of link: open a pin, replace a link's program.
+//! The commands of bpf(2) that aya has not, or not for every kind of link: open a pin, replace a link's program, read many
+//! entries of a map.
 
 use std::ffi::CString;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 const BPF_OBJ_GET: libc::c_int = 7;
+const BPF_MAP_LOOKUP_BATCH: libc::c_int = 24;
 const BPF_LINK_UPDATE: libc::c_int = 29;
 
 /// `struct { __aligned_u64 pathname; __u32 bpf_fd; __u32 file_flags; }` of `union bpf_attr`.
@@ -24,6 +26,72 @@ struct LinkUpdate {
     new_prog_fd: RawFd,
     flags: u32,
     old_prog_fd: u32,
+}
+
+/// `struct { __aligned_u64 in_batch, out_batch, keys, values; __u32 count, map_fd; __u64 elem_flags, flags; }` of
+/// `union bpf_attr`.
+#[repr(C)]
+struct MapBatch {
+    in_batch: u64,
+    out_batch: u64,
+    keys: u64,
+    values: u64,
+    count: u32,
+    map_fd: RawFd,
+    elem_flags: u64,
+    flags: u64,
+}
+
+/// Where the reading of a map goes on: of a hash the number of a bucket.
+pub(super) type Cursor = u32;
+
+/// What [`lookup_batch`] has found.
+#[derive(Debug)]
+pub(super) struct Found {
+    /// Entries that were read.
+    pub(super) entries: usize,
+    /// Where it goes on; `None` at the end.
+    pub(super) next: Option<Cursor>,
+}
+
+/// Reads up to `entries` entries of a hash map, from the begin or from where an earlier call has ended.
+/// [`io::ErrorKind::StorageFull`] when those of one bucket are more.
+pub(super) fn lookup_batch(
+    map: BorrowedFd<'_>,
+    from: Option<Cursor>,
+    keys: &mut [u8],
+    values: &mut [u8],
+    entries: usize,
+) -> io::Result<Found> {
+    let mut next: Cursor = 0;
+    let mut attributes = MapBatch {
+        in_batch: from.as_ref().map_or(0, |cursor| std::ptr::from_ref(cursor) as u64),
+        out_batch: std::ptr::from_mut(&mut next) as u64,
+        keys: keys.as_mut_ptr() as u64,
+        values: values.as_mut_ptr() as u64,
+        count: u32::try_from(entries).unwrap_or(u32::MAX),
+        map_fd: map.as_raw_fd(),
+        elem_flags: 0,
+        flags: 0,
+    };
+    // SAFETY: a whole attribute of the command, which the kernel also writes to. Its pointers are to a cursor each, and to
+    // room for as many keys and values as are asked for, which the caller sees to.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_bpf,
+            BPF_MAP_LOOKUP_BATCH,
+            std::ptr::from_mut(&mut attributes),
+            size_of::<MapBatch>(),
+        )
+    };
+    let entries = attributes.count as usize;
+    if result >= 0 {
+        return Ok(Found { entries, next: Some(next) });
+    }
+    match io::Error::last_os_error() {
+        error if error.raw_os_error() == Some(libc::ENOENT) => Ok(Found { entries, next: None }),
+        error => Err(error),
+    }
 }
 
 /// Opens what is pinned at `path`.

@@ -10,9 +10,11 @@ mod containment;
 mod drop;
 mod object;
 mod program;
+mod questions;
 mod row;
 mod scale;
 mod setup;
+mod signals;
 mod snapshot;
 mod statistics;
 mod throughput;
@@ -35,6 +37,8 @@ pub struct Options {
     pub names: Vec<String>,
     /// One JSON object instead of lines.
     pub json: bool,
+    /// At full size where the default is scaled down.
+    pub full: bool,
     /// Another build of the kernel programs to measure in the same run.
     pub against: Option<PathBuf>,
 }
@@ -42,8 +46,9 @@ pub struct Options {
 type Bench = fn(&Options) -> Result<Vec<Row>>;
 
 /// All benches by name, in the order in which they run.
-const BENCHES: [(&str, Bench); 9] = [
+const BENCHES: [(&str, Bench); 11] = [
     ("program", program::run),
+    ("signals", signals::run),
     ("cgroup", cgroup::run),
     ("xdp", xdp::run),
     ("containment", containment::run),
@@ -51,6 +56,7 @@ const BENCHES: [(&str, Bench); 9] = [
     ("throughput", throughput::run),
     ("scale", scale::run),
     ("snapshot", snapshot::run),
+    ("questions", questions::run),
     ("files", snapshot::run_many),
 ];
 

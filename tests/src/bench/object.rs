@@ -4,7 +4,7 @@ use std::ops::Range;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::{Duration, Instant};
 
-use agentsec_common::agent::{Identity, Slot};
+use agentsec_common::agent::{Direction, Identity, Slot};
 use agentsec_common::bucket::Bucket;
 use agentsec_common::counters::Counters;
 use agentsec_common::ledger::Ledger;
@@ -13,13 +13,16 @@ use agentsec_common::maps::{
     TYPICAL,
 };
 use agentsec_common::policy::{Control, Mode, Policy, State};
-use agentsec_common::profile::{COUNT_INBOUND, COUNT_OUTBOUND, NO_LIMIT, PRESENT, Profile, Weights};
+use agentsec_common::profile::{
+    COUNT_INBOUND, COUNT_OUTBOUND, FOLLOW_FLOWS, JUDGE_REQUESTS, NO_LIMIT, PRESENT, Profile, Weights,
+};
 use agentsec_common::typical::{ACCEPTED, ANY_PROTOCOL, OPENED, PortRule, PortRules, ROW_BITS, TypicalKey};
 use agentsec_common::window::{BUCKETS, BucketClock, Moment, Step};
 use anyhow::{Context, Result, bail, ensure};
 use aya::maps::lpm_trie::Key;
 use aya::maps::{Array, LpmTrie, PerCpuArray};
-use aya::programs::{Program, ProgramType};
+use aya::programs::tc::TcAttachOptions;
+use aya::programs::{LinkOrder, Program, ProgramType, SchedClassifier, TcAttachType};
 use aya::sys::{BpfHelper, is_helper_supported};
 use aya::{Ebpf, EbpfLoader};
 use nix::time::{ClockId, clock_gettime};
@@ -35,6 +38,13 @@ pub(super) struct Object {
     pub(super) load_time: Duration,
 }
 
+/// How often programs have run, and for how long.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Runs {
+    pub(super) ns: u64,
+    pub(super) count: u64,
+}
+
 /// What is expected of the agents.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Expected {
@@ -42,6 +52,8 @@ pub(super) enum Expected {
     Everything,
     /// Nothing, though no limit follows from it.
     Nothing,
+    /// Everything, and connections are followed: every signal is measured and judged.
+    EverythingFollowed,
 }
 
 impl Object {
@@ -91,18 +103,30 @@ impl Object {
     }
 
     fn expect(&mut self, expected: Expected) -> Result<()> {
-        let everything = expected == Expected::Everything;
+        let everything = expected != Expected::Nothing;
+        let follow = expected == Expected::EverythingFollowed;
         let profile = Profile {
             probe: Bucket::new(1_000_000_000, 1 << 31, 0),
-            reserved: [0; 6],
-            flags: PRESENT | COUNT_OUTBOUND | COUNT_INBOUND,
+            reserved: 0,
+            flags: PRESENT
+                | COUNT_OUTBOUND
+                | COUNT_INBOUND
+                | if follow { FOLLOW_FLOWS | JUDGE_REQUESTS } else { 0 },
             generation: 0,
             bucket_multiplier: BucketClock::for_window(WINDOW_NS).multiplier(),
             max_volume: NO_LIMIT,
             anomalous_volume: NO_LIMIT,
             max_unusual_endpoints: u32::MAX,
-            max_auth_failures: u32::MAX,
-            anomalous_auth_failures: 5,
+            max_auth_failures_centi: u32::MAX,
+            anomalous_auth_failures_centi: u32::MAX,
+            max_deviation_100us: u32::MAX,
+            anomalous_rate: u32::MAX,
+            anomalous_requests: u32::MAX,
+            flow_cap: u32::MAX,
+            normal_response_100us: 500,
+            auth_weights_centi: agentsec_common::auth::default_weights_centi(),
+            read_ports: [agentsec_common::profile::PortRange::ANY; 8],
+            reserved_more: [0; 4],
             anomalous_deviation_100us: 1000,
             typical_endpoints: u32::from(everything),
             quarantine_threshold: 700,
@@ -139,6 +163,37 @@ impl Object {
             ledger.set(slot, words, 0)?;
         }
         Ok(())
+    }
+
+    /// Makes an interface of this namespace the one of an agent.
+    pub(super) fn own(&mut self, interface: &str, slot: Slot) -> Result<()> {
+        let index = nix::net::if_::if_nametoindex(interface).with_context(|| interface.to_owned())?;
+        let mut identity: Array<_, u64> = self.map(IDENTITY_NEAR)?.try_into()?;
+        identity.set(index, Identity::of(slot).to_word(), 0).context("naming the interface's agent")
+    }
+
+    /// Attaches the program of a direction to an interface of this namespace, for as long as the object lives.
+    pub(super) fn attach(&mut self, interface: &str, direction: Direction) -> Result<()> {
+        let (name, hook) = match direction {
+            Direction::Outbound => (PROGRAM_OUTBOUND, TcAttachType::Ingress),
+            Direction::Inbound => (PROGRAM_INBOUND, TcAttachType::Egress),
+        };
+        let program: &mut SchedClassifier =
+            self.ebpf.program_mut(name).with_context(|| format!("no program {name}"))?.try_into()?;
+        let options = TcAttachOptions::TcxOrder(LinkOrder::first());
+        program.attach_with_options(interface, hook, options).with_context(|| interface.to_owned())?;
+        Ok(())
+    }
+
+    /// How often its programs of interfaces have run and for how long, while the kernel times them.
+    pub(super) fn runs(&self) -> Result<Runs> {
+        let mut runs = Runs::default();
+        for name in [PROGRAM_OUTBOUND, PROGRAM_INBOUND] {
+            let info = self.ebpf.program(name).with_context(|| format!("no program {name}"))?.info()?;
+            runs.ns += u64::try_from(info.run_time().as_nanos())?;
+            runs.count += info.run_count();
+        }
+        Ok(runs)
     }
 
     /// One of its maps.

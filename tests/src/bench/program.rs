@@ -220,7 +220,7 @@ fn row(subject: &Subject, measured: &[Measured]) -> Row {
 }
 
 /// One endpoint of an agent.
-fn stop(agent: u32, endpoint: u32) -> Stop {
+pub(super) fn stop(agent: u32, endpoint: u32) -> Stop {
     let flow = agent * ENDPOINTS_PER_AGENT + endpoint;
     Stop {
         source: Ipv4Addr::from(0x0a40_0002 + 4 * agent).octets(),
@@ -240,7 +240,7 @@ fn round_trip() -> Vec<Stop> {
 }
 
 /// A segment of an established connection.
-fn frame(stop: &Stop, inbound: bool) -> Vec<u8> {
+pub(super) fn frame(stop: &Stop, inbound: bool) -> Vec<u8> {
     const ACK: u8 = 1 << 4;
     let port = |index: usize| u16::from_be_bytes(stop.ports[index]);
     let (agent, remote) = ((stop.source.into(), port(0)), (stop.destination.into(), port(1)));

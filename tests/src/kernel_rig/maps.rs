@@ -3,11 +3,14 @@
 use agentsec_common::agent::{LinkAddress, LinkIpv4, Scope, Slot};
 use agentsec_common::counters::{Counters, Strays};
 use agentsec_common::endpoint::{Endpoint, EndpointKey};
+use agentsec_common::flow::{Flow, FlowKey};
 use agentsec_common::ledger::Ledger;
 use agentsec_common::maps;
 use agentsec_common::notice::Notice;
 use agentsec_common::policy::Policy;
 use agentsec_common::profile::Profile;
+use agentsec_common::sample::{Responses, Sample};
+use agentsec_common::times::TIME_BUCKETS;
 use agentsec_common::typical::{PortRules, ROW_BITS, TypicalKey};
 use anyhow::{Context, Result, ensure};
 use aya::Ebpf;
@@ -46,13 +49,20 @@ pub struct Maps {
     pub ledger: Array<MapData, Ledger>,
     /// Whom they talk to.
     pub endpoints: HashMap<MapData, EndpointKey, Endpoint>,
+    /// Their connections.
+    pub flows: HashMap<MapData, FlowKey, Flow>,
+    /// How quickly endpoints answer.
+    pub responses: HashMap<MapData, EndpointKey, Responses>,
+    /// How quickly agents are answered.
+    pub times: Array<MapData, [u32; TIME_BUCKETS]>,
     counters: PerCpuArray<MapData, Counters>,
     strays: PerCpuArray<MapData, Strays>,
     notices: RingBuf<MapData>,
+    samples: RingBuf<MapData>,
 }
 
 /// Names and capacities of the maps that a rig sizes itself.
-pub(super) fn entries(sizes: Sizes) -> [(&'static str, u32); 8] {
+pub(super) fn entries(sizes: Sizes) -> [(&'static str, u32); 10] {
     [
         (maps::POLICY, sizes.agents),
         (maps::LEDGER, sizes.agents),
@@ -61,6 +71,8 @@ pub(super) fn entries(sizes: Sizes) -> [(&'static str, u32); 8] {
         (maps::PROFILES, sizes.rows),
         (maps::TYPICAL, 1024),
         (maps::ENDPOINTS, sizes.endpoints),
+        (maps::FLOWS, sizes.flows),
+        (maps::TIMES, sizes.agents),
         (maps::NOTICES, sizes.ring_bytes),
     ]
 }
@@ -83,9 +95,13 @@ impl Maps {
             covered: map(maps::COVERED)?.try_into()?,
             ledger: map(maps::LEDGER)?.try_into()?,
             endpoints: map(maps::ENDPOINTS)?.try_into()?,
+            flows: map(maps::FLOWS)?.try_into()?,
+            responses: map(maps::RESPONSES)?.try_into()?,
+            times: map(maps::TIMES)?.try_into()?,
             counters: map(maps::COUNTERS)?.try_into()?,
             strays: map(maps::STRAYS)?.try_into()?,
             notices: map(maps::NOTICES)?.try_into()?,
+            samples: map(maps::SAMPLES)?.try_into()?,
         })
     }
 
@@ -136,5 +152,16 @@ impl Maps {
             notices.push(unsafe { item.as_ptr().cast::<Notice>().read_unaligned() });
         }
         Ok(notices)
+    }
+
+    /// The samples that have come since the last call.
+    pub fn samples(&mut self) -> Result<Vec<Sample>> {
+        let mut samples = Vec::new();
+        while let Some(item) = self.samples.next() {
+            ensure!(item.len() == size_of::<Sample>(), "a sample of {} bytes", item.len());
+            // SAFETY: as long as a sample, which is integers only, and an unaligned read asks for nothing else.
+            samples.push(unsafe { item.as_ptr().cast::<Sample>().read_unaligned() });
+        }
+        Ok(samples)
     }
 }

@@ -16,6 +16,7 @@ mod maps;
 pub mod profiles;
 mod skb;
 pub mod table;
+pub mod talk;
 
 use std::borrow::Cow;
 use std::{env, fs};
@@ -61,13 +62,15 @@ pub struct Sizes {
     pub rows: u32,
     /// Endpoints over all agents.
     pub endpoints: u32,
+    /// Connections over all agents.
+    pub flows: u32,
     /// Bytes in the ring of notices: a power of two, at least a page.
     pub ring_bytes: u32,
 }
 
 impl Default for Sizes {
     fn default() -> Self {
-        Self { agents: 4096, rows: 64, endpoints: 16_384, ring_bytes: 1 << 20 }
+        Self { agents: 4096, rows: 64, endpoints: 16_384, flows: 16_384, ring_bytes: 1 << 20 }
     }
 }
 

@@ -70,6 +70,21 @@ impl Captured {
             self.frames.push(frame);
         }
     }
+
+    /// The kept frames as a pcap file, for programs of others to read.
+    #[must_use]
+    pub fn to_pcap(&self) -> Vec<u8> {
+        // Version 2.4 with nanoseconds, nothing cut, Ethernet.
+        let mut file: Vec<u8> = [0xa1b2_3c4d, 0x0004_0002, 0, 0, 1 << 18, 1].map(u32::to_ne_bytes).concat();
+        for frame in &self.frames {
+            let at = frame.at.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+            let lengths = [frame.bytes.len() as u32, frame.length as u32];
+            let header = [at.as_secs() as u32, at.subsec_nanos(), lengths[0], lengths[1]];
+            file.extend(header.map(u32::to_ne_bytes).concat());
+            file.extend(&frame.bytes);
+        }
+        file
+    }
 }
 
 /// How much of each frame to keep.

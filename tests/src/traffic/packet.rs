@@ -78,7 +78,7 @@ impl AsFd for PacketSocket {
 }
 
 /// A packet socket bound to an interface of the calling thread's namespace; protocol 0 receives nothing.
-pub(super) fn bound(interface: &str, protocol: u16) -> Result<OwnedFd> {
+pub(crate) fn bound(interface: &str, protocol: u16) -> Result<OwnedFd> {
     let fd = socket(AddressFamily::Packet, SockType::Raw, SockFlag::SOCK_CLOEXEC, None::<SockProtocol>)
         .context("opening a packet socket")?;
     let index = if_nametoindex(interface).with_context(|| format!("there is no {interface}"))?;

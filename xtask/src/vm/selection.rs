@@ -66,7 +66,7 @@ pub const SLOW: &str = "only with a filter: slow here, and they ask nothing of t
 const NO_RESTIC: &str = "it needs restic, and asks nothing of the kernel that differs between these";
 
 /// Every test program.
-const ROWS: [Row; 37] = [
+const ROWS: [Row; 38] = [
     Row {
         program: "daemon_interfaces",
         plan: Plan::Some(&[
@@ -114,6 +114,7 @@ const ROWS: [Row; 37] = [
     run("kernel_endpoints"),
     run("kernel_limits"),
     run("kernel_notices"),
+    run("kernel_signals"),
     Row {
         program: "kernel_doors",
         plan: Plan::Run,

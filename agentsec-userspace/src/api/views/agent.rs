@@ -3,6 +3,7 @@
 use agentsec_common::{counters, policy, risk};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use super::signals::{LossCounts, Signals, TotalCounts};
 use crate::api::time::Timestamp;
 
 /// A circuit's state.
@@ -110,6 +111,12 @@ pub struct Contributions {
     pub endpoints: Risk,
     /// Response time deviation.
     pub deviation: Risk,
+    /// Requests.
+    #[serde(default)]
+    pub requests: Risk,
+    /// Anomalous requests.
+    #[serde(default)]
+    pub anomalous: Risk,
     /// Slow signals that the daemon adds.
     pub extra: Risk,
 }
@@ -117,12 +124,14 @@ pub struct Contributions {
 impl Contributions {
     /// Every term with its name, in the order of the contract.
     #[must_use]
-    pub const fn named(&self) -> [(&'static str, Risk); 5] {
+    pub const fn named(&self) -> [(&'static str, Risk); 7] {
         [
             ("auth", self.auth),
             ("volume", self.volume),
             ("endpoints", self.endpoints),
             ("deviation", self.deviation),
+            ("requests", self.requests),
+            ("anomalous", self.anomalous),
             ("extra", self.extra),
         ]
     }
@@ -142,6 +151,8 @@ impl From<risk::Terms> for Contributions {
             volume: Risk(terms.volume),
             endpoints: Risk(terms.endpoints),
             deviation: Risk(terms.deviation),
+            requests: Risk(terms.requests),
+            anomalous: Risk(terms.anomalous),
             extra: Risk(terms.extra),
         }
     }
@@ -268,32 +279,8 @@ pub struct Trip {
     pub contributions: Contributions,
 }
 
-/// The numbers that feed the score, over the sliding window.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct Signals {
-    /// Wire bytes.
-    pub volume: u64,
-    /// Distinct untypical endpoints.
-    pub unusual_endpoints: u32,
-    /// Failed authentications.
-    pub auth_failures: u32,
-    /// Mean absolute deviation of response times.
-    pub deviation_ms: f64,
-}
-
-impl From<risk::Signals> for Signals {
-    fn from(signals: risk::Signals) -> Self {
-        Self {
-            volume: signals.volume,
-            unusual_endpoints: signals.unusual_endpoints,
-            auth_failures: signals.auth_failures,
-            deviation_ms: f64::from(signals.deviation_100us) / 10.0,
-        }
-    }
-}
-
 /// Hard limits, each of which trips by itself; `null` when off.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Limits {
     /// Wire bytes in the window.
     pub max_volume: Option<u64>,
@@ -301,6 +288,9 @@ pub struct Limits {
     pub max_unusual_endpoints: Option<u32>,
     /// Failed authentications in the window.
     pub max_auth_failures: Option<u32>,
+    /// Response time deviation.
+    #[serde(default)]
+    pub max_variance_ms: Option<f64>,
     /// Risk above which the circuit trips.
     pub quarantine_threshold: Risk,
 }
@@ -413,6 +403,12 @@ pub struct AgentStatus {
     /// Ways out of its network namespaces that no program of ours sees, in words.
     #[serde(default)]
     pub uncovered: Vec<String>,
+    /// What the kernel has counted of requests and answers.
+    #[serde(default)]
+    pub totals: TotalCounts,
+    /// What it could not count or tell.
+    #[serde(default)]
+    pub lost: LossCounts,
 }
 
 /// One agent of [`AgentList`](super::AgentList).

@@ -88,6 +88,12 @@ pub struct DaemonStatus {
     pub strays: StrayPackets,
     /// What became of events.
     pub events: EventCounts,
+    /// Samples of answers that were read.
+    #[serde(default)]
+    pub samples_read: u64,
+    /// Those of which something could not be read.
+    #[serde(default)]
+    pub samples_cut: u64,
     /// Attachments that are still being worked on.
     pub attachments_pending: u32,
     /// What an operator should look at, in words.

@@ -48,7 +48,7 @@ pub struct EndpointTraffic {
 }
 
 /// One endpoint.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct EndpointView {
     /// The remote's address.
     pub remote: IpAddr,
@@ -68,10 +68,22 @@ pub struct EndpointView {
     pub first_seen: Timestamp,
     /// Its latest packet.
     pub last_seen: Timestamp,
+    /// Response times measured, since its first answer.
+    #[serde(default)]
+    pub responses: u64,
+    /// Their median; `null` when there are none.
+    #[serde(default)]
+    pub p50_ms: Option<f64>,
+    /// Their 99th percentile.
+    #[serde(default)]
+    pub p99_ms: Option<f64>,
+    /// Their mean absolute deviation from the profile's normal response time.
+    #[serde(default)]
+    pub deviation_ms: Option<f64>,
 }
 
 /// `GET /v1/agents/{id}/endpoints`.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct EndpointList {
     /// The agent.
     pub agent: String,

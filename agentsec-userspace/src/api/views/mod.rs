@@ -8,15 +8,17 @@ mod daemon;
 mod endpoint;
 mod explanation;
 pub mod recovery;
+mod signals;
 
 pub use crate::core::protocol::protocol_name;
 pub use agent::{
     AgentStatus, AgentSummary, Attachment, AttachmentKind, AttachmentStatus, Classes, Contributions,
-    Direction, EndpointCounts, Limits, Mode, Risk, Signals, State, Trip, WouldDrop,
+    Direction, EndpointCounts, Limits, Mode, Risk, State, Trip, WouldDrop,
 };
 pub use daemon::{AgentsByState, DaemonStatus, EventCounts, PACKET_SOCKETS_DENIED, StrayPackets};
 pub use endpoint::{EndpointDirection, EndpointList, EndpointTraffic, EndpointView};
 pub use explanation::{Explanation, PacketView};
+pub use signals::{AuthCounts, LossCounts, ResponseTimes, Signals, TotalCounts, mean_ms, ns_as_ms};
 
 use serde::{Deserialize, Serialize};
 

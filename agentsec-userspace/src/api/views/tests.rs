@@ -42,12 +42,31 @@ pub(crate) fn tripped_agent() -> AgentStatus {
         trips: 1,
         hold: false,
         next: Some("probes in 12 s".into()),
-        signals: Signals { volume: 10_485_760, unusual_endpoints: 3, auth_failures: 0, deviation_ms: 12.5 },
+        signals: Signals {
+            volume: 10_485_760,
+            unusual_endpoints: 3,
+            deviation_ms: 12.5,
+            auth: AuthCounts { http_401: 2, ..AuthCounts::default() },
+            response_time: ResponseTimes {
+                samples: 40,
+                p50_ms: Some(51.5),
+                p99_ms: Some(130.25),
+                deviation_ms: Some(12.5),
+            },
+            requests: 40,
+            requests_per_minute: 40.0,
+            expected_requests_per_minute: Some(100),
+            anomalous_requests: 1,
+            flows: 3,
+            ..Signals::default()
+        },
         limits: Limits { max_volume: Some(10_485_760), quarantine_threshold: Risk(700), ..Limits::default() },
         would_drop: WouldDrop::default(),
         classes: Classes { ipv4: 7_001, ..Classes::default() },
         endpoints: EndpointCounts { opened: 3, accepted: 0, overflow: 0 },
         uncovered: Vec::new(),
+        totals: TotalCounts { requests: 90, anomalous_requests: 1, responses: 80 },
+        lost: LossCounts { flows: 7, ..LossCounts::default() },
     }
 }
 
@@ -67,6 +86,8 @@ pub(crate) fn one_agent() -> Status {
             agents_by_state: AgentsByState { closed: 0, half_open: 0, open: 1 },
             strays: StrayPackets::default(),
             events: EventCounts { written: 5, queued: 0, lost: 0 },
+            samples_read: 11,
+            samples_cut: 2,
             attachments_pending: 0,
             packet_sockets: None,
             alerts: Vec::new(),
@@ -79,7 +100,10 @@ fn the_status_is_the_contract() {
     let expected = json!({
         "agents": [{
             "id": "crawler", "state": "OPEN", "mode": "enforce", "risk": 0.7,
-            "contributions": {"auth": 0.0, "volume": 0.4, "endpoints": 0.3, "deviation": 0.0, "extra": 0.0},
+            "contributions": {
+                "auth": 0.0, "volume": 0.4, "endpoints": 0.3, "deviation": 0.0, "requests": 0.0, "anomalous": 0.0,
+                "extra": 0.0
+            },
             "epoch": 3,
             "outbound": {"bytes": 10485760, "packets": 7000, "dropped_bytes": 4200000, "dropped_packets": 2800},
             "inbound": {"bytes": 99, "packets": 1, "dropped_bytes": 0, "dropped_packets": 0},
@@ -88,18 +112,33 @@ fn the_status_is_the_contract() {
             }],
             "tripped": {
                 "by": "kernel", "at": "2023-11-14T22:13:20.123Z", "reason": "volume limit", "risk": 0.4,
-                "contributions": {"auth": 0.0, "volume": 0.4, "endpoints": 0.0, "deviation": 0.0, "extra": 0.0}
+                "contributions": {
+                    "auth": 0.0, "volume": 0.4, "endpoints": 0.0, "deviation": 0.0, "requests": 0.0, "anomalous": 0.0,
+                    "extra": 0.0
+                }
             },
             "profile": "web", "tags": ["batch", "eu"], "slot": 4, "trips": 1, "hold": false, "next": "probes in 12 s",
-            "signals": {"volume": 10485760, "unusual_endpoints": 3, "auth_failures": 0, "deviation_ms": 12.5},
+            "signals": {
+                "volume": 10485760, "unusual_endpoints": 3, "auth_failures": 0, "deviation_ms": 12.5,
+                "auth": {
+                    "http_401": 2, "http_403": 0, "http_407": 0, "tls_alert": 0, "refused": 0, "reset_before_data": 0,
+                    "sampled": 0
+                },
+                "response_time": {"samples": 40, "p50_ms": 51.5, "p99_ms": 130.25, "deviation_ms": 12.5},
+                "requests": 40, "requests_per_minute": 40.0, "expected_requests_per_minute": 100,
+                "anomalous_requests": 1, "flows": 3
+            },
             "limits": {
                 "max_volume": 10485760, "max_unusual_endpoints": null, "max_auth_failures": null,
+                "max_variance_ms": null,
                 "quarantine_threshold": 0.7
             },
             "would_drop": {"bytes": 0, "packets": 0},
             "classes": {"ipv4": 7001, "ipv6": 0, "arp": 0, "other": 0, "malformed": 0, "fragment": 0},
             "endpoints": {"opened": 3, "accepted": 0, "overflow": 0},
-            "uncovered": []
+            "uncovered": [],
+            "totals": {"requests": 90, "anomalous_requests": 1, "responses": 80},
+            "lost": {"notices": 0, "endpoints": 0, "flows": 7, "responses": 0, "samples": 0}
         }],
         "daemon": {
             "pid": 42, "version": "0.1.0", "started_at": "2023-11-14T22:13:20.000Z", "uptime_s": 90,
@@ -108,7 +147,7 @@ fn the_status_is_the_contract() {
             "agents_by_state": {"CLOSED": 0, "HALF_OPEN": 0, "OPEN": 1},
             "strays": {"unidentified_packets": 0, "unpoliced_packets": 0},
             "events": {"written": 5, "queued": 0, "lost": 0},
-            "attachments_pending": 0, "alerts": []
+            "samples_read": 11, "samples_cut": 2, "attachments_pending": 0, "alerts": []
         }
     });
     assert_eq!(serde_json::to_value(one_agent()).unwrap(), expected);

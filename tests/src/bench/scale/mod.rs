@@ -96,7 +96,7 @@ fn watch(pid: u32) -> Result<f64> {
 }
 
 /// User and system time of a process so far.
-fn cpu_seconds(pid: u32) -> Result<f64> {
+pub(super) fn cpu_seconds(pid: u32) -> Result<f64> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).context("reading the daemon's CPU time")?;
     // The name before it may contain anything, and ends with the last parenthesis.
     let fields: Vec<_> = stat.rsplit_once(')').context("no name")?.1.split_whitespace().collect();
