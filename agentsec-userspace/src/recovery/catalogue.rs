@@ -162,7 +162,10 @@ mod tests {
         catalogue.compare(&[stored("x", "tree-x"), stored("a", "tree-a")]);
         assert_eq!(catalogue.records[0].tree.as_deref(), Some("tree-a"));
         catalogue.compare(&[stored("a", "another")]);
-        assert_eq!((catalogue.records[0].tree.as_deref(), catalogue.records[0].missing), (Some("tree-a"), true));
+        assert_eq!(
+            (catalogue.records[0].tree.as_deref(), catalogue.records[0].missing),
+            (Some("tree-a"), true)
+        );
     }
 
     #[test]

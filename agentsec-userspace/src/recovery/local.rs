@@ -10,7 +10,8 @@ use sha2::{Digest, Sha256};
 #[must_use]
 pub fn full_id(repository: &Path, short: &str) -> Option<String> {
     let snapshots = repository.join("snapshots");
-    let names = fs::read_dir(&snapshots).ok()?.flatten().filter_map(|entry| entry.file_name().into_string().ok());
+    let names =
+        fs::read_dir(&snapshots).ok()?.flatten().filter_map(|entry| entry.file_name().into_string().ok());
     let mut found = names.filter(|name| !short.is_empty() && name.starts_with(short));
     let (Some(id), None) = (found.next(), found.next()) else { return None };
     let document = fs::read(snapshots.join(&id)).ok()?;

@@ -97,7 +97,7 @@ impl Store {
             },
             copy_to: common.copy_to.as_deref().map(below),
             directory: home.join("agents").join(agent),
-            staging: home.join("staging"),
+            staging: home.join(staging::HOME),
         })
     }
 
