@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -365,6 +366,55 @@ fn snapshots_are_taken_by_themselves_while_an_agent_is_closed_and_old_ones_go() 
     })?;
     ensure!(settled["snapshots"][0]["before_incident"].is_boolean(), "{settled}");
     json(daemon, &["recover", NAMES[0], "--no-wait"])?;
+    Ok(())
+}
+
+#[test]
+fn a_daemon_killed_during_retention_lets_the_same_snapshots_go_afterwards() -> Result<()> {
+    let restic = "/usr/bin/restic";
+    let gate = "while [ ! -e $H/go ]; do sleep 0.05; done";
+    let at = "touch $H/at";
+    // Before anything is forgotten, somewhere in the middle, and when the repository has forgotten but the catalogue not.
+    for (moment, steps) in [
+        ("before", format!("{at}; {gate}")),
+        ("during", at.to_owned()),
+        ("after", format!("{restic} \"$@\"; {at}; {gate}")),
+    ] {
+        let home = tempfile::tempdir()?;
+        let program = home.path().join("restic");
+        let script = format!(
+            "#!/bin/sh\nH={}\ncase \" $* \" in *' forget '*) [ -e $H/at ] || {{ {steps}; }};; esac\nexec {restic} \"$@\"\n",
+            home.path().display()
+        );
+        fs::write(&program, script)?;
+        fs::set_permissions(&program, fs::Permissions::from_mode(0o755))?;
+        let mut quiet = Quiet::new(1, "", "", |config| {
+            let keep: toml::Table = "last = 2\nhourly = 0\ndaily = 0".parse().unwrap_or_default();
+            let config = config.set("recovery.program", program.display().to_string());
+            config.of_agent("recovery.interval", "1s").of_agent("recovery.keep", keep)
+        })?;
+        wait::until("retention", LONG, || home.path().join("at").exists().then_some(()))?;
+        quiet.scene.daemon.kill9()?;
+        fs::write(home.path().join("go"), "")?;
+        quiet.scene.daemon.restart()?;
+        let removed =
+            |event: &Value| event["event_type"] == "SNAPSHOT" && event["event_data"]["action"] == "removed";
+        quiet.scene.wait_for_event("retention after the crash", removed)?;
+        let daemon = &quiet.scene.daemon;
+        daemon.cli_ok(&["quarantine", NAMES[0], "--reason", "no more snapshots"])?;
+        let verified = wait::until("the newest to be verified", LONG, || {
+            let list = json(daemon, &["snapshot", "list", NAMES[0]]).ok()?;
+            let newest = ids(&list).first()?.clone();
+            json(daemon, &["snapshot", "verify", NAMES[0], &newest]).ok().map(|_| ids(&list).len())
+        })?;
+        ensure!((2..=4).contains(&verified), "{moment}: {verified} are kept");
+        let state = daemon.paths().state();
+        let mut check = Command::new(restic);
+        check.args(["--no-cache", "check", "--read-data", "--no-lock", "--repo"]);
+        check.arg(state.join("snapshots/alice")).arg("--password-file").arg(state.join("snapshot.key"));
+        let check = check.output()?;
+        ensure!(check.status.success(), "{moment}: {check:?}");
+    }
     Ok(())
 }
 

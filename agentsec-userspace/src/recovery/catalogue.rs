@@ -17,8 +17,9 @@ use super::restic::Stored;
 pub struct Record {
     /// Its id: the SHA-256 of its document in the repository.
     pub id: String,
-    /// Id of its tree: a hash over everything in it.
-    pub tree: String,
+    /// Id of its tree: a hash over everything in it. Its document names it, which is read after the snapshot was taken;
+    /// the id, a hash over that document, stands for it until then.
+    pub tree: Option<String>,
     /// Names what was taken together.
     pub point: String,
     /// When reading began.
@@ -50,6 +51,12 @@ pub struct Record {
 }
 
 impl Record {
+    /// Whether the repository's snapshot `found` is this one.
+    #[must_use]
+    pub fn is(&self, found: &Stored) -> bool {
+        self.id == found.id && self.tree.as_ref().is_none_or(|tree| *tree == found.tree)
+    }
+
     /// Whether it was read as a whole, found right, and is still there.
     #[must_use]
     pub fn is_verified(&self) -> bool {
@@ -109,11 +116,16 @@ impl Catalogue {
         }
     }
 
-    /// Compares with what the repository has: what is gone is marked, what was never made by us is returned.
+    /// Compares with what the repository has: what is gone is marked, a tree that was not known yet is
+    /// noted, what was never made by us is returned.
     pub fn compare(&mut self, stored: &[Stored]) -> Vec<Stored> {
         for record in &mut self.records {
             // The id is a hash over the tree's, so a tree that differs cannot be.
-            record.missing = !stored.iter().any(|found| found.id == record.id && found.tree == record.tree);
+            let found = stored.iter().find(|found| record.is(found));
+            record.missing = found.is_none();
+            if let Some(found) = found {
+                record.tree = Some(found.tree.clone());
+            }
         }
         let is_known = |found: &&Stored| self.records.iter().any(|record| record.id == found.id);
         stored.iter().filter(|found| !is_known(found)).cloned().collect()
@@ -125,7 +137,7 @@ mod tests {
     use super::*;
 
     fn record(id: &str) -> Record {
-        Record { id: id.into(), tree: format!("tree-{id}"), verified_ns: Some(1), ..Record::default() }
+        Record { id: id.into(), tree: Some(format!("tree-{id}")), verified_ns: Some(1), ..Record::default() }
     }
 
     fn stored(id: &str, tree: &str) -> Stored {
@@ -141,6 +153,19 @@ mod tests {
         let verified: Vec<bool> = catalogue.records.iter().map(Record::is_verified).collect();
         assert_eq!(verified, [true, false, false], "one is another's tree, one is gone");
         assert_eq!(strangers, [stored("x", "tree-c")]);
+    }
+
+    #[test]
+    fn a_tree_is_learned_once_and_from_the_snapshot_itself() {
+        let unknown = Record { tree: None, ..record("a") };
+        let mut catalogue = Catalogue { records: vec![unknown], ..Catalogue::default() };
+        catalogue.compare(&[stored("x", "tree-x"), stored("a", "tree-a")]);
+        assert_eq!(catalogue.records[0].tree.as_deref(), Some("tree-a"));
+        catalogue.compare(&[stored("a", "another")]);
+        assert_eq!(
+            (catalogue.records[0].tree.as_deref(), catalogue.records[0].missing),
+            (Some("tree-a"), true)
+        );
     }
 
     #[test]

@@ -18,6 +18,7 @@ pub mod error;
 pub mod freeze;
 pub mod jobs;
 pub mod key;
+mod local;
 pub mod moment;
 pub mod plan;
 pub mod progress;

@@ -16,6 +16,7 @@ use serde_json::Value;
 
 use super::child::{self, Bounds, Cancel, ChildError, Ended, Heard};
 use super::error::{Failure, Kind};
+use super::local;
 
 /// Tag of every snapshot that we make.
 pub const TAG: &str = "agentsec";
@@ -73,6 +74,17 @@ pub struct Written {
     pub vanished: u64,
 }
 
+/// What was found in a snapshot that was read again.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Found {
+    /// Id of its tree.
+    pub tree: String,
+    /// Files, each under each of its names.
+    pub files: u64,
+    /// Their bytes.
+    pub bytes: u64,
+}
+
 /// How far something is: done of all, in bytes.
 pub type Progress<'a> = &'a mut (dyn FnMut(u64, u64) + Send);
 
@@ -100,7 +112,7 @@ impl Restic {
         }
     }
 
-    /// Stores `name` of the directory `parent`; the snapshot's full id.
+    /// Stores `name` of the directory `parent`; the beginning of the snapshot's id, or all of it.
     ///
     /// # Errors
     ///
@@ -166,6 +178,25 @@ impl Restic {
         Ok((id.to_owned(), written))
     }
 
+    /// The full id of the snapshot whose id begins with `short`, and its tree where it had to be asked for: that is
+    /// another run, in which a local repository is spared.
+    ///
+    /// # Errors
+    ///
+    /// When the repository cannot be read, or does not have it.
+    pub fn identify(&self, short: &str, cancel: &Cancel) -> Result<(String, Option<String>), Failure> {
+        if self.is_local()
+            && let Some(id) = local::full_id(Path::new(&self.repository), short)
+        {
+            return Ok((id, None));
+        }
+        let mut found = self.snapshots(Some(short), cancel)?;
+        match (found.pop(), found.is_empty()) {
+            (Some(stored), true) => Ok((stored.id, Some(stored.tree))),
+            _ => Err(Failure::new(Kind::Other, format!("the repository does not have snapshot {short}"))),
+        }
+    }
+
     /// Every snapshot that is there, or those whose id begins with `id`.
     ///
     /// # Errors
@@ -184,7 +215,8 @@ impl Restic {
 
     /// Reads every byte of a snapshot again: the trees first, which tells what must be there, then the content.
     /// restic checks each piece's authenticity and hash; `dump` ends well even if a tree could not be read, so the
-    /// size of what it gives is compared with the size of what must be there.
+    /// size of what it gives is compared with the size of what must be there. The snapshot must have the `tree` that it
+    /// was made with, if that is known: its id is a hash over it either way.
     ///
     /// # Errors
     ///
@@ -192,10 +224,10 @@ impl Restic {
     pub fn verify(
         &self,
         id: &str,
-        tree: &str,
+        tree: Option<&str>,
         cancel: &Cancel,
         progress: Progress<'_>,
-    ) -> Result<Written, Failure> {
+    ) -> Result<Found, Failure> {
         let (found, least) = self.walk(id, tree, cancel)?;
         let mut command = self.command();
         command.args(["dump", "--no-lock", "--archive", "tar", id, "/"]);
@@ -214,14 +246,15 @@ impl Restic {
         Ok(found)
     }
 
-    /// What a snapshot's trees say is in it, and the least size of an archive of that. The snapshot must have the
-    /// `tree` that it was made with.
-    fn walk(&self, id: &str, tree: &str, cancel: &Cancel) -> Result<(Written, u64), Failure> {
-        let (mut found, mut least, mut is_ours) = (Written::default(), 1024, false);
+    /// What a snapshot's trees say is in it, and the least size of an archive of that.
+    fn walk(&self, id: &str, tree: Option<&str>, cancel: &Cancel) -> Result<(Found, u64), Failure> {
+        let (mut found, mut least, mut is_ours) = (Found::default(), 1024, false);
         self.run(&["ls", "--json", "--no-lock", id], cancel, |line| {
             let Ok(node) = serde_json::from_slice::<Node>(line) else { return };
             if node.struct_type == "snapshot" {
-                is_ours = node.id == id && node.tree == tree;
+                is_ours = node.id == id && tree.is_none_or(|tree| node.tree == tree);
+                found.tree = node.tree;
+                return;
             }
             if node.struct_type != "node" || node.kind == "socket" {
                 return;

@@ -7,6 +7,7 @@ use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io;
 use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Component, Path, PathBuf};
 
@@ -17,6 +18,13 @@ use serde::{Deserialize, Serialize};
 
 use super::durable;
 use super::error::{Failure, Kind};
+
+/// Name of the directory below the state directory where restored state waits.
+pub const HOME: &str = "staging";
+/// What the names of those begin with that wait beside their target.
+const BESIDE: &str = ".agentsec-";
+/// Parts an agent's name, which has no such letter, from the number of the process whose directory it is.
+const OF_PROCESS: char = '~';
 
 /// A target that was found fit to be written.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -111,8 +119,11 @@ pub fn prepare(home: &Path, target: &Target, name: &str) -> Result<PathBuf, Fail
             );
             return Err(Failure::new(Kind::Target, message));
         }
-        target.parent.join(format!(".agentsec-{name}"))
+        target.parent.join(format!("{BESIDE}{name}"))
     };
+    if let Some(above) = place.parent() {
+        clear_abandoned(above)?;
+    }
     clear(&place)?;
     fs::DirBuilder::new().mode(0o700).create(&place).map_err(Failure::io(place.display()))?;
     Ok(place)
@@ -142,6 +153,21 @@ pub fn clear(place: &Path) -> Result<(), Failure> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         other => other.map_err(Failure::io(format!("cannot remove {}", place.display()))),
     }
+}
+
+/// Removes what processes that are gone have left in `above`: see [`name_of_process`].
+fn clear_abandoned(above: &Path) -> Result<(), Failure> {
+    for entry in fs::read_dir(above).map_err(Failure::io(above.display()))?.flatten() {
+        let name = entry.file_name();
+        let process = name.to_str().and_then(|name| name.rsplit_once(OF_PROCESS)?.1.parse::<u32>().ok());
+        // One whose number has been given to another process waits for the next time.
+        if process.is_some_and(|process| !Path::new("/proc").join(process.to_string()).exists())
+            && (above.file_name() == Some(OsStr::new(HOME)) || name.as_bytes().starts_with(BESIDE.as_bytes()))
+        {
+            clear(&entry.path())?;
+        }
+    }
+    Ok(())
 }
 
 /// The one directory that a snapshot consists of, checked: nothing else may have come out of it.
@@ -212,6 +238,12 @@ pub fn check_room(path: &Path, bytes: u64) -> Result<(), Failure> {
 #[must_use]
 pub fn name_for(agent: &str, what: &OsStr) -> String {
     format!("{agent}-{}", what.to_string_lossy())
+}
+
+/// A name for a staging directory that only this process uses. If it is killed, the next who needs one removes it.
+#[must_use]
+pub fn name_of_process(agent: &str) -> String {
+    format!("{agent}{OF_PROCESS}{}", std::process::id())
 }
 
 #[cfg(test)]
@@ -293,6 +325,27 @@ mod tests {
         fs::remove_dir(home.path().join("state")).unwrap();
         symlink("/etc", home.path().join("state")).unwrap();
         assert_eq!(only_directory(home.path()).unwrap_err().kind, Kind::Damaged);
+    }
+
+    #[test]
+    fn what_a_killed_process_has_left_is_removed_and_nothing_else() {
+        let (home, mut gone) = (home(), std::process::Command::new("/bin/true").spawn().unwrap());
+        gone.wait().unwrap();
+        let (staging, gone) = (home.path().join(HOME), gone.id());
+        let stay =
+            [name_of_process("b"), "a-12345678".into(), "a-12345678-replaced".into(), format!("a-{gone}")];
+        let left = format!("a{OF_PROCESS}{gone}");
+        for name in stay.iter().chain([&left]) {
+            fs::create_dir_all(staging.join(name).join("state")).unwrap();
+        }
+        let elsewhere = home.path().join(&left);
+        fs::create_dir(&elsewhere).unwrap();
+        let target = Target::of(&home.path().join("state")).unwrap();
+        let place = prepare(&staging, &target, "new").unwrap();
+        assert!(place.exists() && !staging.join(left).exists());
+        assert!(stay.iter().all(|name| staging.join(name).exists()), "what somebody uses or keeps");
+        clear_abandoned(home.path()).unwrap();
+        assert!(elsewhere.exists(), "beside a target, only what bears our name");
     }
 
     #[test]

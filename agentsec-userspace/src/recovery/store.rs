@@ -97,7 +97,7 @@ impl Store {
             },
             copy_to: common.copy_to.as_deref().map(below),
             directory: home.join("agents").join(agent),
-            staging: home.join("staging"),
+            staging: home.join(staging::HOME),
         })
     }
 
@@ -131,6 +131,7 @@ impl Store {
     }
 
     /// Takes a snapshot. It is in the catalogue once it is in the repository, and not yet verified.
+    /// Its tree may not be known yet: [`Self::compare`] and [`Self::verify`] read it.
     ///
     /// # Errors
     ///
@@ -155,13 +156,10 @@ impl Store {
             staging::clear(&parent)?;
         }
         let (short, written) = stored?;
-        let full = self.restic.snapshots(Some(&short), cancel)?;
-        let [stored] = full.as_slice() else {
-            return Err(Failure::new(Kind::Other, format!("the repository does not have snapshot {short}")));
-        };
+        let (id, tree) = self.restic.identify(&short, cancel)?;
         let record = Record {
-            id: stored.id.clone(),
-            tree: stored.tree.clone(),
+            id,
+            tree,
             point: wish.point.clone(),
             started,
             finished,
@@ -272,7 +270,8 @@ impl Store {
     ) -> Result<Record, Failure> {
         let mut catalogue = self.catalogue()?;
         let record = catalogue.find(id)?.clone();
-        let result = self.restic.verify(&record.id, &record.tree, cancel, progress).and_then(|found| {
+        let found = self.restic.verify(&record.id, record.tree.as_deref(), cancel, progress);
+        let result = found.and_then(|found| {
             let message = format!(
                 "snapshot {} has {} files of {} bytes, and was made with {} of {}",
                 record.id, found.files, found.bytes, record.files, record.bytes
@@ -281,11 +280,14 @@ impl Store {
             if found.files < record.files || found.bytes < record.bytes {
                 return Err(Failure::new(Kind::Damaged, message));
             }
-            Ok(())
+            Ok(found.tree)
         });
         let verified = now().wall_ns;
         catalogue.update(&record.id, |record| match &result {
-            Ok(()) => (record.verified_ns, record.damaged, record.missing) = (Some(verified), None, false),
+            Ok(tree) => {
+                record.tree = Some(tree.clone());
+                (record.verified_ns, record.damaged, record.missing) = (Some(verified), None, false);
+            }
             Err(failure) if failure.kind == Kind::Damaged => record.damaged = Some(failure.message.clone()),
             Err(failure) if failure.kind == Kind::NoSnapshot => record.missing = true,
             Err(_) => {}
@@ -325,7 +327,7 @@ impl Store {
         let laid_out = staging::check_room(&place, record.bytes)
             .and_then(|()| self.restic.snapshots(Some(&record.id), cancel))
             .and_then(|found| match found.as_slice() {
-                [stored] if stored.id == record.id && stored.tree == record.tree => Ok(()),
+                [stored] if record.is(stored) => Ok(()),
                 _ => Err(Failure::new(
                     Kind::Damaged,
                     format!("the repository's snapshot {} is not the one that was made", record.id),

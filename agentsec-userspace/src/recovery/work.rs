@@ -34,7 +34,13 @@ pub(super) fn create(
     by: &str,
     automated: bool,
 ) -> Result<Value, Failure> {
-    let taken = take(task, group, by).and_then(|records| {
+    let taken = take(task, group, by).and_then(|mut records| {
+        // Nobody is frozen any more. What the repository is asked for here anyway names the trees of what was just made.
+        for (name, record) in &mut records {
+            look_for_strangers(task, name);
+            let store = task.service.world().store(name, &task.service.shared().paths.state_dir)?;
+            *record = store.catalogue()?.find(&record.id)?.clone();
+        }
         for (name, record) in &records {
             tell_snapshot(task, name, "created", record, json!({ "by": by, "automated": automated }));
         }
@@ -47,7 +53,6 @@ pub(super) fn create(
     });
     match taken {
         Ok(records) => {
-            group.iter().for_each(|name| look_for_strangers(task, name));
             if automated {
                 tidy(task, group);
             }
@@ -132,10 +137,10 @@ pub(super) fn verify(
 /// loop need not read it again.
 fn spoken_for(store: &Store, id: &str, now_ns: u64) -> Result<Option<Record>, Failure> {
     let mut catalogue = store.catalogue()?;
-    let tree = catalogue.find(id)?.tree.clone();
+    let Some(tree) = catalogue.find(id)?.tree.clone() else { return Ok(None) };
     let fresh = |record: &&Record| {
         record.is_verified()
-            && record.tree == tree
+            && record.tree.as_ref() == Some(&tree)
             && record.verified_ns.is_some_and(|at| at <= now_ns && now_ns - at < SPEAKS_NS)
     };
     let Some(verified_ns) = catalogue.records.iter().rev().find(fresh).and_then(|record| record.verified_ns)

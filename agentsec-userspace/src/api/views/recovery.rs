@@ -14,7 +14,7 @@ pub struct SnapshotView {
     /// Its id.
     pub snapshot_id: String,
     /// Id of its tree.
-    pub tree: String,
+    pub tree: Option<String>,
     /// When reading its state had ended, RFC 3339.
     pub timestamp: String,
     /// How long ago that is.

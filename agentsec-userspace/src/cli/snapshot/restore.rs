@@ -81,7 +81,7 @@ fn restore(store: &Store, id: &str, to: &Path, replace: bool) -> Result<(), Fail
         let message = format!("{} is not empty; --replace removes what is in it", to.display());
         return Err(Failure::new(Kind::Target, message));
     }
-    let name = staging::name_for(&store.agent, format!("restore-{}", std::process::id()).as_ref());
+    let name = staging::name_of_process(&store.agent);
     let (laid_out, place) = store.lay_out(id, &target, &name, &Cancel::default())?;
     let exchanged = staging::exchange(&laid_out, &target);
     staging::clear(&place)?;
