@@ -133,7 +133,7 @@ impl Way {
         let mut found = Tally::default();
         while let Some(row) = rows.next()? {
             let (key, place): (i64, i64) = (row.get(0)?, row.get(1)?);
-            found.add(place);
+            found.add(place, key);
             if found.entries > expected.entries {
                 break;
             }

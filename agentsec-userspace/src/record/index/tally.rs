@@ -35,15 +35,15 @@ pub const IDS: [Class; 3] = [Class::Correlation, Class::Trace, Class::Reported];
 pub struct Tally {
     /// How many.
     pub entries: i64,
-    /// The wrapping sum of their places, each spread over all bits.
+    /// The wrapping sum of their places and keys, each pair spread over all bits.
     pub sum: i64,
 }
 
 impl Tally {
-    /// Counts the entry at `place`.
-    pub const fn add(&mut self, place: i64) {
+    /// Counts the entry at `place` under its whole key.
+    pub const fn add(&mut self, place: i64, key: i64) {
         self.entries += 1;
-        self.sum = self.sum.wrapping_add(key::spread(place as u64) as i64);
+        self.sum = self.sum.wrapping_add(key::spread(place as u64 ^ key::spread(key as u64)) as i64);
     }
 
     /// Counts the entries of another one as well.
@@ -61,18 +61,20 @@ impl Tallies {
     /// Counts an entry wherever it belongs.
     pub fn count(&mut self, row: &Row) {
         let hour = hour_of(row.time_ms);
-        let mut add = |class, key, hour| self.0.entry((class, key, hour)).or_default().add(row.place);
-        add(Class::Time, 0, hour);
-        add(Class::Kind, row.kind, hour);
+        let mut add = |class, tally_key, hour, key| {
+            self.0.entry((class, tally_key, hour)).or_default().add(row.place, key);
+        };
+        add(Class::Time, 0, hour, 0);
+        add(Class::Kind, row.kind, hour, row.kind);
         if let Some(agent) = row.agent {
-            add(Class::Agent, agent, hour);
+            add(Class::Agent, agent, hour, agent);
         }
         if let Some(endpoint) = row.endpoint {
-            add(Class::Endpoint, key::endpoint_bucket(endpoint), 0);
+            add(Class::Endpoint, key::endpoint_bucket(endpoint), 0, endpoint);
         }
         for (class, id) in IDS.into_iter().zip(row.ids) {
             if let Some(id) = id {
-                add(class, key::correlation_bucket(id), 0);
+                add(class, key::correlation_bucket(id), 0, id);
             }
         }
     }
