@@ -17,6 +17,8 @@ use crate::traffic::task::{Stop, Task};
 
 /// Connections a second.
 const RATE: u64 = 10_000;
+/// Clients that share the rate: each waits for its answers.
+const CLIENTS: u64 = 4;
 const LENGTH: Duration = Duration::from_secs(10);
 /// Ports of the server, so that the client's are not used up.
 const PORTS: u16 = 8;
@@ -30,11 +32,18 @@ pub(super) fn rows() -> Result<Vec<Row>> {
     let pid = daemon.pid().context("the daemon has ended")?;
     let servers = (0..PORTS).map(|port| serve(&lab, 7000 + port)).collect::<Result<Vec<_>>>()?;
     let (start, before) = (Instant::now(), cpu_seconds(pid)?);
-    let client = Task::start(&lab.agent(0).namespace, "connections", LENGTH + PATIENCE, {
-        let to = lab.world().v4.into();
-        move |stop| connect(to, stop)
-    })?;
-    let made = client.wait()?;
+    let to = lab.world().v4.into();
+    let clients = (0..CLIENTS)
+        .map(|client| {
+            Task::start(&lab.agent(0).namespace, "connections", LENGTH + PATIENCE, move |stop| {
+                connect(to, client, stop)
+            })
+        })
+        .collect::<Result<Vec<_>>>()?;
+    let mut made = 0;
+    for client in clients {
+        made += client.wait()?;
+    }
     let elapsed = start.elapsed().as_secs_f64();
     let busy = (cpu_seconds(pid)? - before) / elapsed;
     drop(servers);
@@ -85,7 +94,7 @@ fn serve(lab: &Lab, port: u16) -> Result<Task<Result<()>>> {
             match listener.accept() {
                 Ok((connection, _)) => refuse(connection)?,
                 Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {
-                    std::thread::sleep(Duration::from_micros(200));
+                    std::thread::sleep(Duration::from_micros(100));
                 }
                 Err(error) => return Err(error.into()),
             }
@@ -101,17 +110,18 @@ fn refuse(mut connection: TcpStream) -> Result<()> {
     Ok(())
 }
 
-/// Makes connections at the rate; how many.
-fn connect(to: std::net::IpAddr, stop: &Stop) -> Result<u64> {
+/// Makes one client's share of the connections; how many.
+fn connect(to: std::net::IpAddr, client: u64, stop: &Stop) -> Result<u64> {
     let start = Instant::now();
     let mut made = 0;
     while start.elapsed() < LENGTH && !stop.now() {
-        let due = (start.elapsed().as_secs_f64() * RATE as f64) as u64;
+        let due = (start.elapsed().as_secs_f64() * (RATE / CLIENTS) as f64) as u64;
         if made >= due {
-            std::thread::yield_now();
+            std::thread::sleep(Duration::from_micros(50));
             continue;
         }
-        let mut connection = TcpStream::connect((to, 7000 + (made % u64::from(PORTS)) as u16))?;
+        let mut connection =
+            TcpStream::connect((to, 7000 + ((made + 2 * client) % u64::from(PORTS)) as u16))?;
         // A reset at the end, so that no port has to rest.
         SockRef::from(&connection).set_linger(Some(Duration::ZERO))?;
         connection.write_all(REQUEST)?;
