@@ -5,6 +5,7 @@
 
 pub mod canonical;
 pub mod event;
+pub mod evidence;
 pub mod journal;
 pub mod log;
 #[cfg(test)]
