@@ -34,13 +34,14 @@ const fn tool(program: &'static str, package: &'static str, purpose: &'static st
 }
 
 /// The programs that tests, demo and bench run.
-pub const TOOLS: [Tool; 9] = [
+pub const TOOLS: [Tool; 10] = [
     tool("ip", "iproute2", "namespaces and veth pairs for the tests, the demo and the bench"),
     tool("bpftool", "bpftool", "an independent look at the kernel's programs and maps in tests"),
     tool("nft", "nftables", "the firewall that the bench compares with"),
     tool("xdp-filter", "xdp-tools", "the filter before the stack that the bench compares with"),
     tool("iperf3", "iperf3", "traffic for tests and bench"),
     tool("tshark", "tshark", "reading the captured packets in tests with another's code"),
+    tool("sqlite3", "sqlite3", "reading the index of events in tests with another build of SQLite"),
     tool("ethtool", "ethtool", "switching segmentation offload on and off in tests"),
     tool("curl", "curl", "requests of agents in tests and demo, and to the daemon's socket"),
     tool("ps", "procps", "processes and sysctls in tests"),

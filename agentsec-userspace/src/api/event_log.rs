@@ -1,5 +1,8 @@
 //! Reading the events file while somebody else writes it: JSON lines, filtered and followed.
 //!
+//! What the index covers is found through it, if there is one that can be believed; the rest, and everything if there
+//! is none, is read from the file.
+//!
 //! A line counts once its newline is there, so a record that is half written is never shown. A file that
 //! shrinks was cut and is read from its start; a file with a new inode took its place and is read after the
 //! rest of the old one.
@@ -7,85 +10,60 @@
 use std::collections::VecDeque;
 use std::io::{self, SeekFrom};
 use std::os::unix::fs::MetadataExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures::Stream;
-use serde::Deserialize;
 use tokio::fs::File;
 use tokio::io::{AsyncReadExt, AsyncSeekExt};
 
-use super::time::Timestamp;
+use crate::record::entries::{EventSource, JsonLinesSource};
+use crate::record::index::{Answer, Files, IndexError};
+pub use crate::record::query::{EndpointFilter, EventQuery};
 
 /// How long after an event was written a follower sees it, at most.
 const POLL_INTERVAL: Duration = Duration::from_millis(100);
 const READ_BYTES: usize = 64 * 1024;
 /// A longer line is no record of ours and is skipped.
 const LINE_BYTES: usize = 1 << 20;
+/// Lines that the index points to and that are read at once.
+const PLACES_AT_ONCE: usize = 512;
 /// The most that `limit` can ask for.
 pub const LIMIT_MAX: usize = 100_000;
 /// The most that is kept of the lines it asks for.
 const LATEST_BYTES: usize = 32 << 20;
 
-/// Which events are wanted.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct EventQuery {
-    /// Keep waiting for new ones.
-    pub follow: bool,
-    /// At this time or later.
-    pub since: Option<Timestamp>,
-    /// About this agent.
-    pub agent: Option<String>,
-    /// Of one of these types, in any case; empty for all.
-    pub types: Vec<String>,
-    /// Of those already written, only this many latest ones.
-    pub limit: Option<usize>,
-}
-
-/// The fields of an event that queries look at.
-#[derive(Deserialize)]
-struct EventHead {
-    #[serde(default, rename = "timestamp")]
-    at: Option<String>,
-    #[serde(default, rename = "event_type")]
-    kind: Option<String>,
-    #[serde(default, rename = "agent_id")]
-    agent: Option<String>,
-}
-
-impl EventQuery {
-    /// Whether a line, without its newline, is wanted.
-    #[must_use]
-    pub fn wants(&self, line: &[u8]) -> bool {
-        if self.since.is_none() && self.agent.is_none() && self.types.is_empty() {
-            return true;
-        }
-        let Ok(head) = serde_json::from_slice::<EventHead>(line) else { return false };
-        let time = head.at.and_then(|at| at.parse::<Timestamp>().ok());
-        let late_enough = self.since.is_none_or(|since| time.is_some_and(|time| time >= since));
-        let of_agent = self.agent.is_none() || self.agent == head.agent;
-        let kind = head.kind.unwrap_or_default();
-        let of_type =
-            self.types.is_empty() || self.types.iter().any(|wanted| wanted.eq_ignore_ascii_case(&kind));
-        late_enough && of_agent && of_type
-    }
-}
-
-/// The wanted lines of the file at `path`, each with its newline, several to a chunk.
+/// The wanted lines of the file at `path`, each with its newline, several to a chunk. The index is beside the file.
 pub fn events(path: PathBuf, query: EventQuery) -> impl Stream<Item = io::Result<Bytes>> + Send {
     let latest = query.limit.map(|limit| Latest { limit: limit.min(LIMIT_MAX), ..Latest::default() });
-    let reader = Reader { tail: Tail::new(path), query, latest };
+    let reader = Reader { stage: Stage::Ask, tail: Tail::new(path.clone(), None), path, query, latest };
     futures::stream::try_unfold(reader, |mut reader| async {
         Ok(reader.next_chunk().await?.map(|chunk| (chunk, reader)))
     })
 }
 
 struct Reader {
+    path: PathBuf,
+    stage: Stage,
     tail: Tail,
     query: EventQuery,
     /// The latest lines so far, until the end of the file is reached for the first time.
     latest: Option<Latest>,
+}
+
+/// Where a reader is.
+enum Stage {
+    /// The index has not been asked.
+    Ask,
+    /// Reading what it has answered.
+    Places {
+        /// Where to look, and how many of these were looked at.
+        answer: Answer,
+        done: usize,
+    },
+    /// Reading the file.
+    File,
 }
 
 /// The latest lines of many, bounded in number and bytes.
@@ -110,7 +88,11 @@ impl Latest {
 impl Reader {
     async fn next_chunk(&mut self) -> io::Result<Option<Bytes>> {
         loop {
-            let Some(lines) = self.tail.read().await? else {
+            let lines = match &self.stage {
+                Stage::File => self.tail.read().await?,
+                _ => Some(self.through_index().await?),
+            };
+            let Some(lines) = lines else {
                 if let Some(latest) = self.latest.take().filter(|latest| !latest.lines.is_empty()) {
                     return Ok(Some(Vec::from(latest.lines).concat().into()));
                 }
@@ -135,9 +117,69 @@ impl Reader {
     }
 }
 
-/// A file's complete lines from its start on, as it grows.
+impl Reader {
+    /// The next lines that the index points to, perhaps none; goes on to the file when there are no more.
+    async fn through_index(&mut self) -> io::Result<Vec<u8>> {
+        match std::mem::replace(&mut self.stage, Stage::File) {
+            Stage::Ask => {
+                if let Some(answer) = ask(self.path.clone(), self.query.clone()).await? {
+                    self.stage = Stage::Places { answer, done: 0 };
+                }
+            }
+            Stage::Places { answer, done } if done == answer.places.len() => {
+                self.tail = Tail::new(self.path.clone(), answer.covered_to);
+            }
+            Stage::Places { answer, done } => {
+                let next = answer.places[done..].iter().take(PLACES_AT_ONCE).copied().collect::<Vec<_>>();
+                let found = read_places(self.path.clone(), next.clone()).await?;
+                let good = found.iter().take_while(|line| line.is_some()).count();
+                if good < found.len() {
+                    // The log is not what the index says it is: it alone counts from the last line that was.
+                    let last = if good > 0 {
+                        Some(next[good - 1])
+                    } else {
+                        done.checked_sub(1).map(|last| answer.places[last])
+                    };
+                    self.tail = Tail::new(self.path.clone(), last);
+                } else {
+                    self.stage = Stage::Places { answer, done: done + good };
+                }
+                let lines = found.into_iter().map_while(|line| line);
+                return Ok(lines.flat_map(|line| line.into_iter().chain([b'\n'])).collect());
+            }
+            Stage::File => {}
+        }
+        Ok(Vec::new())
+    }
+}
+
+/// What the index beside the log says, if it can be believed. One that cannot is thrown away, to be built anew.
+async fn ask(path: PathBuf, query: EventQuery) -> io::Result<Option<Answer>> {
+    blocking(move || {
+        let files = Files::in_state(path.parent().unwrap_or(Path::new(".")));
+        let answer = Answer::find(&files, &JsonLinesSource::new(&path), &query);
+        if answer.as_ref().is_err_and(IndexError::is_damage) {
+            // If even this fails, the next question finds the same.
+            let _ = files.discard();
+        }
+        Ok(answer.ok().flatten())
+    })
+    .await
+}
+
+async fn read_places(path: PathBuf, places: Vec<u64>) -> io::Result<Vec<Option<Vec<u8>>>> {
+    blocking(move || JsonLinesSource::new(&path).entries_at(&places)).await
+}
+
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> io::Result<T> + Send + 'static) -> io::Result<T> {
+    tokio::task::spawn_blocking(work).await.map_err(io::Error::other)?
+}
+
+/// A file's complete lines, as it grows.
 struct Tail {
     path: PathBuf,
+    /// Only what follows the line that begins here is wanted.
+    after: Option<u64>,
     open: Option<Open>,
 }
 
@@ -147,19 +189,19 @@ struct Open {
     offset: u64,
     /// The beginning of a line whose end has not been read.
     partial: Vec<u8>,
-    /// The line being read is too long, and skipped.
+    /// The line being read is too long or not wanted, and skipped.
     skipping: bool,
 }
 
 impl Tail {
-    const fn new(path: PathBuf) -> Self {
-        Self { path, open: None }
+    const fn new(path: PathBuf, after: Option<u64>) -> Self {
+        Self { path, after, open: None }
     }
 
     /// The next complete lines, perhaps none of them in this piece; `None` at the end of what is written.
     async fn read(&mut self) -> io::Result<Option<Vec<u8>>> {
         if self.open.is_none() {
-            self.open = Open::at(&self.path).await?;
+            self.open = Open::at(&self.path, self.after.take()).await?;
         }
         let Some(open) = &mut self.open else { return Ok(None) };
         if let Some(lines) = open.read().await? {
@@ -184,19 +226,21 @@ impl Tail {
 }
 
 impl Open {
-    async fn at(path: &PathBuf) -> io::Result<Option<Self>> {
-        let file = match File::open(path).await {
+    async fn at(path: &PathBuf, after: Option<u64>) -> io::Result<Option<Self>> {
+        let mut file = match File::open(path).await {
             Ok(file) => file,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(error),
         };
         let found = file.metadata().await?;
+        let offset = after.unwrap_or(0);
+        file.seek(SeekFrom::Start(offset)).await?;
         Ok(Some(Self {
             file,
             identity: (found.dev(), found.ino()),
-            offset: 0,
+            offset,
             partial: Vec::new(),
-            skipping: false,
+            skipping: after.is_some(),
         }))
     }
 
@@ -280,6 +324,36 @@ mod tests {
         assert_eq!(all(&path, EventQuery { since, ..EventQuery::default() }).await, second);
         let latest = EventQuery { limit: Some(1), ..EventQuery::default() };
         assert_eq!(all(&path, latest).await, second);
+    }
+
+    #[tokio::test]
+    async fn the_index_changes_nothing_of_an_answer_not_even_when_the_log_is_changed_under_it() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("events.jsonl");
+        let files = Files::in_state(directory.path());
+        let line = |number: u32| event(["a", "b"][number as usize % 2], "LOSS", number % 60);
+        (0..3000).for_each(|number| append(&path, &line(number)));
+        crate::record::index::rebuild(&files, &JsonLinesSource::new(&path)).unwrap();
+        append(&path, &line(3000));
+        let of_agent = EventQuery { agent: Some("a".into()), ..EventQuery::default() };
+        let expected: String = (0..=3000).step_by(2).map(line).collect();
+        assert_eq!(all(&path, of_agent.clone()).await, expected);
+        let latest = EventQuery { limit: Some(3), ..of_agent.clone() };
+        assert_eq!(all(&path, latest).await, [2996, 2998, 3000].map(line).concat());
+        let mut follower =
+            Box::pin(events(path.clone(), EventQuery { follow: true, limit: Some(1), ..of_agent.clone() }));
+        assert_eq!(follower.next().await.unwrap().unwrap(), line(3000));
+        append(&path, &(line(3001) + &line(3002)));
+        assert_eq!(follower.next().await.unwrap().unwrap(), line(3002));
+        // A line in the middle is cut in two, which moves none: the index points between lines.
+        let mut bytes = fs::read(&path).unwrap();
+        let place = bytes.len() / line(0).len() / 2 * line(0).len();
+        bytes[place - 1] = b' ';
+        fs::write(&path, &bytes).unwrap();
+        let text = String::from_utf8(bytes).unwrap();
+        let scanned: String =
+            text.split_inclusive('\n').filter(|line| of_agent.wants(line.trim_end().as_bytes())).collect();
+        assert_eq!(all(&path, of_agent).await, scanned);
     }
 
     #[tokio::test]

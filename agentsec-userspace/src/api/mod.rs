@@ -21,9 +21,9 @@ pub mod request;
 mod routes;
 pub mod server;
 mod socket;
-pub mod time;
 pub mod views;
 
+pub use crate::record::timestamp as time;
 pub use request::{
     Operation, OperationOutcome, OperationRefusal, OperationReply, Refusal, ReloadReply, Reply, Request,
     RequestError, RequestErrorCode, Whom,

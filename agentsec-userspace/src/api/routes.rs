@@ -21,6 +21,7 @@ use super::request::{
 };
 use super::time::Timestamp;
 use super::views::{AgentList, EndpointList, Explanation, Status};
+use crate::record::query::NotAnEndpoint;
 
 /// The most that the loop may take to answer, and a caller to send its body.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -208,9 +209,12 @@ struct EventParameters {
     #[serde(default)]
     follow: bool,
     since: Option<String>,
+    until: Option<String>,
     agent: Option<String>,
     #[serde(rename = "type")]
     kinds: Option<String>,
+    correlation: Option<String>,
+    endpoint: Option<String>,
     limit: Option<usize>,
 }
 
@@ -219,12 +223,19 @@ async fn read_events(
     parameters: Result<Query<EventParameters>, axum::extract::rejection::QueryRejection>,
 ) -> Result<Response, RequestError> {
     let Query(wanted) = parameters.map_err(|error| invalid(error.body_text()))?;
-    let since = wanted.since.map(|text| text.parse::<Timestamp>()).transpose();
+    let time = |name, text: Option<String>| {
+        let time = text.map(|text| text.parse::<Timestamp>()).transpose();
+        time.map_err(|error| invalid(format!("{name}: {error}")))
+    };
+    let endpoint = wanted.endpoint.map(|text| text.parse()).transpose();
     let query = EventQuery {
         follow: wanted.follow,
-        since: since.map_err(|error| invalid(format!("since: {error}")))?,
+        since: time("since", wanted.since)?,
+        until: time("until", wanted.until)?,
         agent: wanted.agent,
         types: wanted.kinds.iter().flat_map(|kinds| kinds.split(',')).map(str::to_owned).collect(),
+        correlation: wanted.correlation,
+        endpoint: endpoint.map_err(|error: NotAnEndpoint| invalid(format!("endpoint: {error}")))?,
         limit: wanted.limit,
     };
     let body = Body::from_stream(events(shared.events, query));

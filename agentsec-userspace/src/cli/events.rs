@@ -9,8 +9,11 @@ use super::units::since;
 use super::{Context, Outcome};
 use crate::api::Timestamp;
 use crate::api::client::escaped;
+use crate::api::event_log::{EndpointFilter, EventQuery, events};
+use crate::daemon::EVENTS_NAME;
+use futures::StreamExt as _;
 
-#[derive(Debug, clap::Args)]
+#[derive(Debug, Default, clap::Args)]
 pub(super) struct Args {
     /// Keep waiting for new ones
     #[arg(long, short)]
@@ -24,6 +27,18 @@ pub(super) struct Args {
     /// Only since this time (2026-01-31T12:00:00Z), or for so long (90s, 10m, 2h, 1d)
     #[arg(long, value_name = "TIME", value_parser = since)]
     since: Option<Timestamp>,
+    /// Only before this time (in the same notations)
+    #[arg(long, value_name = "TIME", value_parser = since)]
+    until: Option<Timestamp>,
+    /// Only with this id: of an incident, a flow (Community ID), a trace, or as an application reported it
+    #[arg(long, value_name = "ID")]
+    correlation: Option<String>,
+    /// Only with this endpoint: 192.0.2.7, 192.0.2.7:443, 2001:db8::7 or [2001:db8::7]:443
+    #[arg(long, value_name = "ADDRESS[:PORT]")]
+    endpoint: Option<EndpointFilter>,
+    /// Read the log in the state directory itself, also when no daemon runs
+    #[arg(long)]
+    offline: bool,
     /// Of those already written, only the N latest
     #[arg(long, value_name = "N")]
     limit: Option<usize>,
@@ -31,6 +46,16 @@ pub(super) struct Args {
 
 impl Args {
     pub(super) async fn run(self, context: &Context) -> Outcome {
+        if self.offline {
+            let mut pieces = std::pin::pin!(events(context.global.state_dir.join(EVENTS_NAME), self.query()));
+            while let Some(piece) = pieces.next().await {
+                show(
+                    context,
+                    &piece.map_err(|error| CliError::failure(format!("reading the log: {error}")))?,
+                )?;
+            }
+            return Ok(Exit::Ok);
+        }
         let mut pieces = context.client.stream(&self.path()).await?;
         let mut partial = Vec::new();
         while let Some(piece) = pieces.next().await? {
@@ -42,6 +67,20 @@ impl Args {
         Ok(Exit::Ok)
     }
 
+    fn query(&self) -> EventQuery {
+        let types = self.kind.iter().flat_map(|kinds| kinds.split(',')).map(str::to_owned).collect();
+        EventQuery {
+            follow: self.follow,
+            since: self.since,
+            until: self.until,
+            agent: self.agent.clone(),
+            types,
+            correlation: self.correlation.clone(),
+            endpoint: self.endpoint,
+            limit: self.limit,
+        }
+    }
+
     fn path(&self) -> String {
         let mut parameters = Vec::new();
         if self.follow {
@@ -50,6 +89,9 @@ impl Args {
         parameters.extend(self.agent.iter().map(|agent| format!("agent={}", escaped(agent))));
         parameters.extend(self.kind.iter().map(|kind| format!("type={}", escaped(kind))));
         parameters.extend(self.since.iter().map(|since| format!("since={}", escaped(&since.to_string()))));
+        parameters.extend(self.until.iter().map(|until| format!("until={}", escaped(&until.to_string()))));
+        parameters.extend(self.correlation.iter().map(|id| format!("correlation={}", escaped(id))));
+        parameters.extend(self.endpoint.iter().map(|one| format!("endpoint={}", escaped(&one.to_string()))));
         parameters.extend(self.limit.iter().map(|limit| format!("limit={limit}")));
         let separator = if parameters.is_empty() { "" } else { "?" };
         format!("/v1/events{separator}{}", parameters.join("&"))
@@ -127,17 +169,23 @@ mod tests {
 
     #[test]
     fn what_is_asked_is_in_the_path() {
-        let all = Args { follow: false, agent: None, kind: None, since: None, limit: None };
+        let all = Args::default();
         assert_eq!(all.path(), "/v1/events");
         let some = Args {
             follow: true,
             agent: Some("a&b".into()),
             kind: Some("X,Y".into()),
             since: Some(Timestamp(0)),
+            until: Some(Timestamp(1)),
+            correlation: Some("1:a+b=".into()),
+            endpoint: "[2001:db8::7]:443".parse().ok(),
             limit: Some(3),
+            offline: false,
         };
-        let expected =
-            "/v1/events?follow=true&agent=a%26b&type=X%2CY&since=1970-01-01T00%3A00%3A00.000Z&limit=3";
+        let expected = concat!(
+            "/v1/events?follow=true&agent=a%26b&type=X%2CY&since=1970-01-01T00%3A00%3A00.000Z",
+            "&until=1970-01-01T00%3A00%3A00.001Z&correlation=1%3Aa%2Bb%3D&endpoint=%5B2001%3Adb8%3A%3A7%5D%3A443&limit=3"
+        );
         assert_eq!(some.path(), expected);
     }
 }

@@ -4,6 +4,7 @@
 //! `check-config`, `doctor`, and the break-glass verbs), and ends with an [`exit::Exit`].
 
 mod agents;
+mod chain;
 mod check_config;
 mod doctor;
 mod endpoints;
@@ -12,6 +13,7 @@ mod events;
 mod exempt;
 pub mod exit;
 mod explain;
+mod log;
 mod operate;
 mod output;
 mod quarantine;
@@ -88,6 +90,10 @@ enum Verb {
     Explain(explain::Args),
     /// Show forensic events
     Events(events::Args),
+    /// Reconstruct how far a compromise came: from agent to agent, to the outside, and what stopped it
+    Chain(chain::Args),
+    /// Work on the forensic log itself
+    Log(log::Args),
     /// Open circuits: drop everything that an agent, or every agent of a tag, sends and receives
     Quarantine(quarantine::Args),
     /// Let contained agents out; with --all also when no daemon runs
@@ -131,6 +137,8 @@ fn dispatch(verb: Verb, context: &Context) -> Outcome {
         Verb::Endpoints(args) => asynchronously(args.run(context)),
         Verb::Explain(args) => asynchronously(args.run(context)),
         Verb::Events(args) => asynchronously(args.run(context)),
+        Verb::Chain(args) => asynchronously(args.run(context)),
+        Verb::Log(args) => args.run(context),
         Verb::Quarantine(args) => asynchronously(args.run(context)),
         Verb::Release(args) => asynchronously(args.run(context)),
         Verb::Shadow(args) => asynchronously(args.run(context)),

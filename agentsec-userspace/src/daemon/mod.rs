@@ -33,7 +33,7 @@ use crate::clock;
 use crate::config::Config;
 use crate::core::{Draft, Engine, EventKind, Input, Time};
 use crate::kernel::Kernel;
-use crate::record::{Journal, JsonLines};
+use crate::record::{Journal, JsonLines, index};
 
 use agents::Row;
 use attach::cgroups::Cgroups;
@@ -67,6 +67,8 @@ struct Daemon {
     alerts: Vec<String>,
     cgroups: Cgroups,
     networks: Networks,
+    /// Keeps the index; `None` if there is no thread for it, and then the log is read instead.
+    _index: Option<index::Keeper>,
     next_reclaim_ns: u64,
     next_ageing_ns: u64,
     next_repair_ns: u64,

@@ -14,7 +14,9 @@ use crate::config::Config;
 use crate::core::{Draft, Engine, EventKind};
 use crate::kernel::pins::Pins;
 use crate::kernel::{Capacities, Kernel};
+use crate::record::entries::JsonLinesSource;
 use crate::record::event::UuidV7;
+use crate::record::index::{Files, Keeper};
 use crate::record::{Journal, JsonLines, Sealer};
 
 use super::attach::cgroups::Cgroups;
@@ -53,6 +55,7 @@ impl Daemon {
             alerts: Vec::new(),
             cgroups: Cgroups::default(),
             networks: Networks::default(),
+            _index: keep_index(&options.state_dir),
             next_reclaim_ns: 0,
             next_ageing_ns: 0,
             next_repair_ns: 0,
@@ -114,6 +117,11 @@ impl Daemon {
         }
         Ok(())
     }
+}
+
+fn keep_index(state_dir: &Path) -> Option<Keeper> {
+    let source = JsonLinesSource::new(&state_dir.join(EVENTS_NAME));
+    Keeper::start(Files::in_state(state_dir), Box::new(source)).ok()
 }
 
 fn capacities(config: &Config) -> Capacities {

@@ -10,6 +10,7 @@ mod containment;
 mod drop;
 mod object;
 mod program;
+mod questions;
 mod row;
 mod scale;
 mod setup;
@@ -34,6 +35,8 @@ pub struct Options {
     pub names: Vec<String>,
     /// One JSON object instead of lines.
     pub json: bool,
+    /// At full size where the default is scaled down.
+    pub full: bool,
     /// Another build of the kernel programs to measure in the same run.
     pub against: Option<PathBuf>,
 }
@@ -41,7 +44,7 @@ pub struct Options {
 type Bench = fn(&Options) -> Result<Vec<Row>>;
 
 /// All benches by name, in the order in which they run.
-const BENCHES: [(&str, Bench); 7] = [
+const BENCHES: [(&str, Bench); 8] = [
     ("program", program::run),
     ("cgroup", cgroup::run),
     ("xdp", xdp::run),
@@ -49,6 +52,7 @@ const BENCHES: [(&str, Bench); 7] = [
     ("drop", drop::run),
     ("throughput", throughput::run),
     ("scale", scale::run),
+    ("questions", questions::run),
 ];
 
 /// Measures; tells whether every target is met.

@@ -45,6 +45,9 @@ enum Verb {
         /// Succeed even when a target is missed
         #[arg(long)]
         no_fail: bool,
+        /// At full size where the default is scaled down (questions: ten million events, 8 GB of disk)
+        #[arg(long)]
+        full: bool,
         /// Another build of the kernel programs to measure in the same run
         #[arg(long, value_name = "OBJECT")]
         against: Option<PathBuf>,
@@ -67,8 +70,8 @@ fn main() -> Result<ExitCode> {
     match Arguments::parse().verb {
         Verb::Demo { keep, json } => return show(demo::Options { keep, json }),
         Verb::Down { name } => demo::down(&name)?,
-        Verb::Bench { names, json, no_fail, against } => {
-            let met = bench::run(&bench::Options { names, json, against })?;
+        Verb::Bench { names, json, no_fail, full, against } => {
+            let met = bench::run(&bench::Options { names, json, full, against })?;
             ensure!(met || no_fail, "a target is missed");
         }
         Verb::Traffic(alone) => alone::run(&alone)?,

@@ -1,4 +1,4 @@
-//! Wall-clock times as the API writes them: RFC 3339 in UTC, to the millisecond.
+//! Wall-clock times as questions and answers write them: RFC 3339 in UTC, to the millisecond.
 
 use std::fmt;
 use std::str::FromStr;

@@ -1,0 +1,136 @@
+//! Reading a stretch of the log into a story, with as many threads as there are for parsing.
+
+use super::fact::{Fact, read};
+use super::story::Story;
+use crate::record::entries::{Entry, EventSource};
+use crate::record::index::{Answer, Files};
+use crate::record::query::EventQuery;
+use crate::record::timestamp::Timestamp;
+use std::io;
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::thread;
+
+/// Entries handed over at once.
+const BATCH: usize = 1024;
+/// Batches that wait for a parser, at most.
+const WAITING: usize = 4;
+/// Parsers, at most.
+const PARSERS: usize = 4;
+/// Places read at once.
+const PLACES_AT_ONCE: usize = 4096;
+
+/// Hands the lines that a question is about to `each`: through the index if it can be believed, else from the whole log.
+///
+/// # Errors
+///
+/// When the log cannot be read.
+pub fn ask(
+    source: &dyn EventSource,
+    files: &Files,
+    query: &EventQuery,
+    mut each: impl FnMut(&[u8]),
+) -> io::Result<()> {
+    // What was handed over through the index ends here; the log itself goes on after it.
+    let mut after = None;
+    if let Ok(Some(answer)) = Answer::find(files, source, query) {
+        let mut is_right = true;
+        for places in answer.places.chunks(PLACES_AT_ONCE) {
+            let lines = source.entries_at(places)?;
+            for (place, line) in places.iter().zip(&lines) {
+                // Where the index is wrong about the log, the log alone counts from there on.
+                let Some(line) = line else {
+                    is_right = false;
+                    break;
+                };
+                after = Some(*place);
+                if query.wants(line) {
+                    each(line);
+                }
+            }
+            if !is_right {
+                break;
+            }
+        }
+        if is_right {
+            after = answer.covered_to;
+        }
+    }
+    for entry in source.entries_from(after.unwrap_or(0))?.skip(usize::from(after.is_some())) {
+        let (_, line) = entry?;
+        if query.wants(&line) {
+            each(&line);
+        }
+    }
+    Ok(())
+}
+
+/// Whether a fact belongs into a stretch of time.
+#[must_use]
+pub fn is_within(fact: &Fact, from: Timestamp, to: Timestamp) -> bool {
+    match fact {
+        Fact::Interaction(seen) => seen.span.1 >= from.0 && seen.span.0 <= to.0,
+        Fact::Mark(noticed) => (from.0..=to.0).contains(&noticed.at),
+        // What was left out is told after its time.
+        Fact::Sampled { .. } | Fact::Address { .. } => true,
+    }
+}
+
+/// Tells `story` everything of the log that belongs into a stretch of time.
+///
+/// # Errors
+///
+/// When the log cannot be read.
+pub fn gather(
+    source: &dyn EventSource,
+    files: &Files,
+    (from, to): (Timestamp, Timestamp),
+    story: &mut Story,
+) -> io::Result<()> {
+    let entries = source.entries_from(first_place(source, files, from))?;
+    let parsers = thread::available_parallelism().map_or(1, usize::from).min(PARSERS);
+    thread::scope(|scope| {
+        let (mut to_parsers, mut from_parsers) = (Vec::new(), Vec::new());
+        for _ in 0..parsers {
+            let (to_parser, batches) = sync_channel::<Vec<Entry>>(WAITING);
+            let (to_story, facts) = sync_channel(WAITING);
+            scope.spawn(move || parse(&batches, &to_story, from, to));
+            to_parsers.push(to_parser);
+            from_parsers.push(facts);
+        }
+        let reader = scope.spawn(move || deal(entries, &to_parsers));
+        // Taken in the order in which batches were dealt, so that the same log is always the same story.
+        for facts in from_parsers.iter().cycle().map_while(|parser| parser.recv().ok()) {
+            facts.into_iter().for_each(|fact| story.tell(fact));
+        }
+        reader.join().unwrap_or_else(|_| Err(io::Error::other("the thread that reads the log has died")))
+    })
+}
+
+/// Where a stretch of time begins in the log, as far as the index knows.
+fn first_place(source: &dyn EventSource, files: &Files, from: Timestamp) -> u64 {
+    let query = EventQuery { since: Some(from), ..EventQuery::default() };
+    let Ok(Some(answer)) = Answer::find(files, source, &query) else { return 0 };
+    answer.places.first().copied().or(answer.covered_to).unwrap_or(0)
+}
+
+fn deal(
+    mut entries: impl Iterator<Item = io::Result<Entry>>,
+    parsers: &[SyncSender<Vec<Entry>>],
+) -> io::Result<()> {
+    for parser in parsers.iter().cycle() {
+        let batch: Vec<Entry> = entries.by_ref().take(BATCH).collect::<io::Result<_>>()?;
+        if batch.is_empty() || parser.send(batch).is_err() {
+            break;
+        }
+    }
+    Ok(())
+}
+
+fn parse(batches: &Receiver<Vec<Entry>>, to_story: &SyncSender<Vec<Fact>>, from: Timestamp, to: Timestamp) {
+    for batch in batches {
+        let facts = batch.iter().flat_map(|(_, line)| read(line)).filter(|fact| is_within(fact, from, to));
+        if to_story.send(facts.collect()).is_err() {
+            return;
+        }
+    }
+}
