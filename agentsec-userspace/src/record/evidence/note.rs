@@ -62,7 +62,9 @@ fn parse_key(text: &str) -> Option<(&str, [u8; 4], [u8; 32])> {
     let id = (id.len() == 8).then(|| u32::from_str_radix(id, 16).ok()).flatten()?;
     let key = STANDARD.decode(key).ok()?;
     let (&ED25519, key) = key.split_first()? else { return None };
-    is_name(name).then_some((name, id.to_be_bytes(), key.try_into().ok()?))
+    let (id, key) = (id.to_be_bytes(), key.try_into().ok()?);
+    // The only spelling of a key counts.
+    (is_name(name) && write_key(name, id, &key) == text).then_some((name, id, key))
 }
 
 fn write_key(name: &str, id: [u8; 4], key: &[u8; 32]) -> String {
@@ -85,7 +87,7 @@ impl PublicKey {
     ///
     /// When it is not a key.
     pub fn parse(text: &str) -> Result<Self, NoteFlaw> {
-        let (name, id, bytes) = parse_key(text.trim()).ok_or(NoteFlaw::BadKey)?;
+        let (name, id, bytes) = parse_key(text).ok_or(NoteFlaw::BadKey)?;
         let key = VerifyingKey::from_bytes(&bytes).map_err(|_| NoteFlaw::BadKey)?;
         if id != key_id(name, &bytes) {
             return Err(NoteFlaw::BadKey);
@@ -181,7 +183,7 @@ impl Signer {
     ///
     /// When it is not a secret key.
     pub fn parse(text: &str) -> Result<Self, NoteFlaw> {
-        let rest = text.trim().strip_prefix("PRIVATE+KEY+").ok_or(NoteFlaw::BadKey)?;
+        let rest = text.strip_prefix("PRIVATE+KEY+").ok_or(NoteFlaw::BadKey)?;
         let (name, id, seed) = parse_key(rest).ok_or(NoteFlaw::BadKey)?;
         let signer = Self::new(name, &seed)?;
         if signer.public().id == id { Ok(signer) } else { Err(NoteFlaw::BadKey) }
@@ -309,7 +311,12 @@ mod tests {
         for text in ["", "a\n1\n", "a\n01\nCQ==\n", "\n1\nCQ==\n", "a\n1\nCQ==\n"] {
             assert_eq!(Checkpoint::parse(text), Err(NoteFlaw::NotACheckpoint), "{text:?}");
         }
-        for key in ["", "a+b", "a b+00000000+AQ==", "PeterNeumann+c74f20a4+ARpc2QcUPDhMQegwxbzhKqiBfsVkmqq/LDE4izWy10TW"] {
+        for key in [
+            "",
+            "a+b",
+            "a b+00000000+AQ==",
+            "PeterNeumann+c74f20a4+ARpc2QcUPDhMQegwxbzhKqiBfsVkmqq/LDE4izWy10TW",
+        ] {
             assert_eq!(PublicKey::parse(key), Err(NoteFlaw::BadKey), "{key:?}");
         }
     }
