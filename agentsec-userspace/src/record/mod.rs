@@ -8,6 +8,7 @@ pub mod canonical;
 pub mod chain;
 pub mod entries;
 pub mod event;
+pub mod evidence;
 pub mod head;
 pub mod index;
 pub mod journal;

@@ -1,0 +1,422 @@
+//! Checks a log: does it hold what was signed, and what does it not hold any more?
+//!
+//! Everything is hashed anew from the entries. Where the entries of a bundle differ from its tile of hashes, the tile
+//! above (or the signed root) tells which of the two was changed. Checkpoints that are kept elsewhere are compared at
+//! their sizes: what they cover cannot be rewritten by whoever has the key.
+
+use super::files::{self, Stray};
+use super::log::LOCK_NAME;
+use super::merkle::{Hash, leaf_hash, root_of};
+use super::note::{Checkpoint, NoteFlaw, PublicKey};
+use super::source::read_wal;
+use super::tiles::{Kind, TILE_WIDTH, Tile, TileStore, entries_in, hashes_in, tile_at};
+use super::tree::Frontier;
+use anyhow::{Context, Result};
+use serde::Serialize;
+use std::fs::File;
+
+/// What is wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum What {
+    /// An entry is not the one that was signed.
+    Changed,
+    /// An entry that was signed is not there.
+    Missing,
+    /// Entries stand in another order than they were signed in.
+    Reordered,
+    /// The log is shorter than a checkpoint of it: an old copy was put back, or its end was cut off.
+    RolledBack,
+    /// What a checkpoint covers is not what the log holds: it was rewritten and signed anew.
+    Rewritten,
+    /// A checkpoint is not signed by the key of the log.
+    OtherKey,
+    /// A file is not what it should be; the entries are.
+    Damaged,
+    /// Bytes at the end of the write-ahead file are no batch: a crash cut it, or the last batch was changed.
+    Torn,
+}
+
+/// One thing that is wrong.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Finding {
+    /// What.
+    pub what: What,
+    /// The first entry that it is about.
+    pub entry: Option<u64>,
+    /// The file.
+    pub file: String,
+    /// The same in words.
+    pub detail: String,
+}
+
+/// A checkpoint that is compared with the log.
+#[derive(Clone, Debug)]
+pub struct Kept {
+    /// Where it comes from.
+    pub from: String,
+    /// The signed note.
+    pub signed: String,
+}
+
+/// What a check comes to.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Report {
+    /// Names the log.
+    pub origin: String,
+    /// Its public key.
+    pub key: String,
+    /// Entries that the log's own checkpoint covers.
+    pub signed: u64,
+    /// Entries behind those, which no checkpoint covers yet.
+    pub waiting: u64,
+    /// Entries that a checkpoint from elsewhere covers, and that are what they were then.
+    pub anchored: u64,
+    /// Entries whose bundle retention has removed; their hashes are there.
+    pub removed: u64,
+    /// Bytes of entries hashed.
+    pub bytes: u64,
+    /// What is wrong, as it was found.
+    pub findings: Vec<Finding>,
+}
+
+/// The most findings that are told.
+const FINDINGS: usize = 100;
+
+impl Report {
+    /// Nothing is wrong.
+    #[must_use]
+    pub fn is_clean(&self) -> bool {
+        self.findings.is_empty()
+    }
+
+    /// The first entry of which something is wrong.
+    #[must_use]
+    pub fn first_bad(&self) -> Option<u64> {
+        self.findings.iter().filter_map(|finding| finding.entry).min()
+    }
+
+    fn find(&mut self, what: What, entry: Option<u64>, file: impl Into<String>, detail: impl Into<String>) {
+        if self.findings.len() < FINDINGS {
+            self.findings.push(Finding { what, entry, file: file.into(), detail: detail.into() });
+        }
+    }
+}
+
+/// Checks the log in `store`, of the given key, against `kept` checkpoints.
+///
+/// # Errors
+///
+/// When a file cannot be read. What is wrong with those that can is in the report.
+pub fn check(store: &TileStore, key: &PublicKey, kept: &[Kept]) -> Result<Report> {
+    const ATTEMPTS: usize = 3;
+    let mut report = check_once(store, key, kept)?;
+    // A writer may have replaced files between two looks at them.
+    for _ in 1..ATTEMPTS {
+        if report.is_clean() || !is_being_written(store) {
+            break;
+        }
+        report = check_once(store, key, kept)?;
+    }
+    Ok(report)
+}
+
+/// Whether another process writes this log now.
+#[must_use]
+pub fn is_being_written(store: &TileStore) -> bool {
+    File::open(store.root().join(LOCK_NAME)).is_ok_and(|lock| lock.try_lock().is_err())
+}
+
+fn check_once(store: &TileStore, key: &PublicKey, kept: &[Kept]) -> Result<Report> {
+    let report = Report { origin: key.name().to_owned(), key: key.to_string(), ..Report::default() };
+    let mut check = Check { store, report, tree: Frontier::default(), heads: Vec::new(), agreed: 0 };
+    let own = check.own_checkpoint(key)?;
+    check.kept_checkpoints(key, kept);
+    if let Some(own) = own {
+        check.report.signed = own.size;
+        check.heads.push(Head { from: "checkpoint".into(), checkpoint: own, outside: false });
+    }
+    check.heads.sort_by_key(|head| head.checkpoint.size);
+    check.compare_heads();
+    check.published()?;
+    check.write_ahead()?;
+    check.heads_beyond();
+    check.strays()?;
+    Ok(check.report)
+}
+
+struct Head {
+    from: String,
+    checkpoint: Checkpoint,
+    /// It comes from elsewhere.
+    outside: bool,
+}
+
+struct Check<'a> {
+    store: &'a TileStore,
+    report: Report,
+    tree: Frontier,
+    /// Those to be compared, by size.
+    heads: Vec<Head>,
+    /// The size of the latest checkpoint that agreed.
+    agreed: u64,
+}
+
+impl Check<'_> {
+    fn own_checkpoint(&mut self, key: &PublicKey) -> Result<Option<Checkpoint>> {
+        let Some(signed) = self.store.checkpoint().context("reading the checkpoint")? else {
+            if self.store.root().join("tile").exists() {
+                self.report.find(What::Missing, None, "checkpoint", "there is none, and there are tiles");
+            }
+            return Ok(None);
+        };
+        match key.checkpoint(&signed) {
+            Ok(checkpoint) => {
+                // What is behind our signature is nobody's.
+                let ours = signed.matches("\n— ").count() == 1;
+                if !ours {
+                    self.report.find(
+                        What::Damaged,
+                        None,
+                        "checkpoint",
+                        "it has signatures that are not ours",
+                    );
+                }
+                Ok(Some(checkpoint))
+            }
+            Err(flaw) => {
+                self.report.find(what_of(flaw), None, "checkpoint", flaw.to_string());
+                // Its size still says how much there should be.
+                let text = signed.rfind("\n\n").map_or("", |end| &signed[..=end]);
+                let claimed = Checkpoint::parse(text).ok();
+                self.report.signed = claimed.as_ref().map_or(0, |checkpoint| checkpoint.size);
+                Ok(None)
+            }
+        }
+    }
+
+    fn kept_checkpoints(&mut self, key: &PublicKey, kept: &[Kept]) {
+        for Kept { from, signed } in kept {
+            match key.checkpoint(signed) {
+                Ok(checkpoint) => self.heads.push(Head { from: from.clone(), checkpoint, outside: true }),
+                Err(flaw) => self.report.find(what_of(flaw), None, from.as_str(), flaw.to_string()),
+            }
+        }
+    }
+
+    /// Compares the checkpoints of exactly the size that the tree has now.
+    fn compare_heads(&mut self) {
+        let size = self.tree.size();
+        while self.heads.first().is_some_and(|head| head.checkpoint.size == size) {
+            let Head { from, checkpoint, outside } = self.heads.remove(0);
+            if checkpoint.root == self.tree.root() {
+                self.agreed = size;
+                if outside {
+                    self.report.anchored = size;
+                }
+            } else {
+                let detail = format!(
+                    "its {size} entries are not those of the log; those before {} are as a checkpoint says",
+                    self.agreed
+                );
+                self.report.find(What::Rewritten, Some(self.agreed), from, detail);
+            }
+        }
+    }
+
+    /// Checkpoints of more than there is.
+    fn heads_beyond(&mut self) {
+        for Head { from, checkpoint, .. } in std::mem::take(&mut self.heads) {
+            let (there, size) = (self.tree.size(), checkpoint.size);
+            self.report.find(
+                What::RolledBack,
+                Some(there),
+                from,
+                format!("it covers {size} entries, and the log has {there}"),
+            );
+        }
+    }
+
+    fn published(&mut self) -> Result<()> {
+        let size = self.report.signed;
+        let mut first = 0;
+        while first < size {
+            let entries = tile_at(Kind::Entries, first, size);
+            let Some(hashes) = self.judge(entries, first, size)? else { return Ok(()) };
+            for hash in hashes {
+                self.push(hash)?;
+            }
+            first += entries.width;
+        }
+        self.edge()
+    }
+
+    /// Adds a leaf; tiles above the lowest that become full are compared with their files.
+    fn push(&mut self, hash: Hash) -> Result<()> {
+        let mut full = Vec::new();
+        self.tree.push(hash, &mut |tile, hashes| {
+            if tile.kind != Kind::Hashes(0) {
+                full.push((tile, hashes.as_flattened().to_vec()));
+            }
+        });
+        for (tile, expected) in full {
+            self.compare_tile(tile, &expected)?;
+        }
+        if self.heads.first().is_some_and(|head| head.checkpoint.size == self.tree.size()) {
+            self.compare_heads();
+        }
+        Ok(())
+    }
+
+    fn compare_tile(&mut self, tile: Tile, expected: &[u8]) -> Result<()> {
+        let found = self.store.read(tile).with_context(|| format!("reading {}", tile.path()))?;
+        let detail = match found {
+            None => "it is missing; the entries are as signed",
+            Some(bytes) if bytes != expected => "its hashes are not those of the entries",
+            Some(_) => return Ok(()),
+        };
+        self.report.find(What::Damaged, None, tile.path(), detail);
+        Ok(())
+    }
+
+    /// The last tiles, which are not full.
+    fn edge(&mut self) -> Result<()> {
+        let partial: Vec<(Tile, Vec<u8>)> =
+            self.tree.partial_tiles().map(|(tile, hashes)| (tile, hashes.as_flattened().to_vec())).collect();
+        for (tile, expected) in partial.into_iter().filter(|(tile, _)| tile.kind != Kind::Hashes(0)) {
+            self.compare_tile(tile, &expected)?;
+        }
+        Ok(())
+    }
+
+    /// The leaf hashes of one bundle, as they were signed as far as that can be told. `None` when there is nothing
+    /// from which the rest of the log could be judged.
+    fn judge(&mut self, entries: Tile, first: u64, size: u64) -> Result<Option<Vec<Hash>>> {
+        let hashes = Tile { kind: Kind::Hashes(0), ..entries };
+        let bundle = self.store.read(entries).with_context(|| format!("reading {}", entries.path()))?;
+        let tile = self.store.read(hashes).with_context(|| format!("reading {}", hashes.path()))?;
+        let width = entries.width as usize;
+        let signed = tile.as_deref().and_then(hashes_in).filter(|hashes| hashes.len() == width);
+        let Some(bundle) = bundle else {
+            if first + entries.width <= files::removed_before(self.store)? && signed.is_some() {
+                self.report.removed += entries.width;
+            } else {
+                self.report.find(What::Missing, Some(first), entries.path(), "the file is missing");
+            }
+            return Ok(signed);
+        };
+        let found: Option<Vec<Hash>> =
+            entries_in(&bundle).map(|entries| entries.into_iter().map(leaf_hash).collect());
+        self.report.bytes += bundle.len() as u64;
+        match (found, signed) {
+            (Some(found), Some(signed)) if found == signed => Ok(Some(found)),
+            (Some(found), signed) if found.len() == width && self.fits(&found, hashes, size)? => {
+                let detail =
+                    if signed.is_some() { "its hashes were changed" } else { "it is missing or cut" };
+                self.report.find(
+                    What::Damaged,
+                    None,
+                    hashes.path(),
+                    format!("{detail}; the entries are as signed"),
+                );
+                Ok(Some(found))
+            }
+            (found, Some(signed)) => {
+                let (what, at, detail) = difference(&found.unwrap_or_default(), &signed, &bundle);
+                self.report.find(what, Some(first + at as u64), entries.path(), detail);
+                Ok(Some(signed))
+            }
+            (_, None) => {
+                let detail = "neither its entries nor their hashes are as signed";
+                self.report.find(What::Changed, Some(first), entries.path(), detail);
+                Ok(None)
+            }
+        }
+    }
+
+    /// Whether these leaves are the signed ones, by the tile above or, at the end of the log, by the signed root.
+    fn fits(&self, leaves: &[Hash], tile: Tile, size: u64) -> Result<bool> {
+        if tile.width == TILE_WIDTH {
+            let above = tile_at(Kind::Hashes(1), tile.index, size);
+            let bytes = self.store.read(above).with_context(|| format!("reading {}", above.path()))?;
+            let hashes = bytes.as_deref().and_then(hashes_in).unwrap_or_default();
+            return Ok(hashes.get((tile.index % TILE_WIDTH) as usize) == Some(&root_of(leaves)));
+        }
+        let mut tree = self.tree.clone();
+        leaves.iter().for_each(|leaf| tree.push(*leaf, &mut |_, _| {}));
+        let root = tree.root();
+        Ok(self.heads.iter().any(|head| head.checkpoint.size == size && head.checkpoint.root == root))
+    }
+
+    /// What is not in tiles yet.
+    fn write_ahead(&mut self) -> Result<()> {
+        let signed = self.report.signed;
+        let contents = read_wal(self.store.root()).context("reading the write-ahead file")?;
+        if self.tree.size() < signed {
+            return Ok(());
+        }
+        for batch in contents.batches {
+            if batch.first > self.tree.size() {
+                let (from, to) = (self.tree.size(), batch.first);
+                let detail = format!("entries {from} to {} are neither in tiles nor here", to - 1);
+                self.report.find(What::Missing, Some(from), "wal", detail);
+                return Ok(());
+            }
+            for (number, entry) in (batch.first..).zip(&batch.entries) {
+                if number >= self.tree.size() {
+                    self.report.waiting += 1;
+                    self.report.bytes += entry.len() as u64;
+                    self.push(leaf_hash(entry))?;
+                }
+            }
+        }
+        if contents.torn_bytes > 0 {
+            let detail = format!(
+                "{} bytes from {} on are no batch{}",
+                contents.torn_bytes,
+                contents.good_bytes,
+                if contents.damaged { ", and whole ones follow" } else { "" }
+            );
+            let what = if contents.damaged { What::Changed } else { What::Torn };
+            self.report.find(what, contents.damaged.then(|| self.tree.size()), "wal", detail);
+        }
+        Ok(())
+    }
+
+    /// Files of earlier sizes, the key's halves, and what does not belong here.
+    fn strays(&mut self) -> Result<()> {
+        for Stray { file, detail } in files::strays(self.store, self.report.signed)? {
+            self.report.find(What::Damaged, None, file, detail);
+        }
+        Ok(())
+    }
+}
+
+const fn what_of(flaw: NoteFlaw) -> What {
+    match flaw {
+        NoteFlaw::OtherKey | NoteFlaw::OtherOrigin | NoteFlaw::BadKey => What::OtherKey,
+        NoteFlaw::NotANote | NoteFlaw::NotACheckpoint | NoteFlaw::BadSignature => What::Damaged,
+    }
+}
+
+/// How the entries of a bundle differ from those that were signed, and where that begins.
+fn difference(found: &[Hash], signed: &[Hash], bundle: &[u8]) -> (What, usize, String) {
+    let at = found.iter().zip(signed).take_while(|(found, signed)| found == signed).count();
+    if found.is_empty() && !bundle.is_empty() {
+        return (What::Changed, 0, "it is no bundle of entries any more".into());
+    }
+    let rest = found.get(at).map_or(&[][..], |_| &found[at..]);
+    let sorted = |hashes: &[Hash]| {
+        let mut hashes = hashes.to_vec();
+        hashes.sort_unstable();
+        hashes
+    };
+    if found.len() == signed.len() && sorted(found) == sorted(signed) {
+        return (What::Reordered, at, "its entries stand in another order than they were signed in".into());
+    }
+    let skipped = signed.len().saturating_sub(found.len());
+    if skipped > 0 && (rest.is_empty() || signed.get(at + skipped) == rest.first()) {
+        return (What::Missing, at, format!("{skipped} entries that were signed are not there"));
+    }
+    (What::Changed, at, "it is not the entry that was signed".into())
+}
