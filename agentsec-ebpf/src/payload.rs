@@ -27,24 +27,32 @@ pub struct First {
 #[inline(always)]
 pub fn first(skb: *mut __sk_buff, case: &Case, offset: u32) -> Option<First> {
     let available = case.headers.payload_bytes.saturating_sub(offset);
-    let mut first = First { bytes: [0; 16], length: 16 };
+    if available == 0 {
+        return None;
+    }
+    let length = at_most(available, 16);
+    // Words, which are cleared without a loop.
+    let mut words = [0u64; 2];
     let at = case.headers.header_bytes as u32 + offset;
-    let to = first.bytes.as_mut_ptr().cast();
     // SAFETY: the context pointer that the kernel passed, and room for as many bytes as are asked for.
-    let failed = unsafe {
-        if available >= 16 {
-            bpf_skb_load_bytes(skb.cast(), at, to, 16)
-        } else {
-            // The verifier wants to see both bounds, one of which the compiler would leave out.
-            let length = black_box(available);
-            if length == 0 || length > 15 {
-                return None;
-            }
-            first.length = length;
-            bpf_skb_load_bytes(skb.cast(), at, to, length)
-        }
-    };
-    if failed == 0 { Some(first) } else { None }
+    let failed = unsafe { bpf_skb_load_bytes(skb.cast(), at, words.as_mut_ptr().cast(), length) };
+    if failed != 0 {
+        return None;
+    }
+    let [low, high] = words.map(u64::to_ne_bytes);
+    let mut bytes = [0; 16];
+    let (first, last) = bytes.split_at_mut(8);
+    first.copy_from_slice(&low);
+    last.copy_from_slice(&high);
+    Some(First { bytes, length })
+}
+
+/// The smaller of a number that is not zero and a power of two, so that the verifier sees that it is neither zero nor
+/// greater: before 6.8 it learns nothing from a comparison with zero.
+#[inline(always)]
+fn at_most(number: u32, most: u32) -> u32 {
+    let less = if number > most { most - 1 } else { number.wrapping_sub(1) };
+    (black_box(less) & (most - 1)) + 1
 }
 
 /// A frame of HTTP/2: nine bytes of header and so many of payload.
@@ -104,10 +112,10 @@ pub extern "C" fn agentsec_sample(skb: *mut __sk_buff, case: *const Case, offset
         }
     }
     let total = case.headers.payload_bytes.saturating_sub(offset);
-    let length = black_box(if total > SAMPLE_BYTES as u32 { SAMPLE_BYTES as u32 } else { total });
-    if length == 0 || length > SAMPLE_BYTES as u32 {
+    if total == 0 {
         return 0;
     }
+    let length = at_most(total, SAMPLE_BYTES as u32);
     let Some(mut entry) = SAMPLES.reserve(0) else {
         add(lost, 1);
         return 0;
