@@ -74,11 +74,6 @@ impl Inspector {
         self.forgotten
     }
 
-    /// Forgets a connection that is over.
-    pub fn forget(&mut self, flow: &FlowKey) {
-        self.flows.remove(flow);
-    }
-
     fn http2(&mut self, sample: &Sample, bytes: &[u8]) -> Findings {
         self.clock += 1;
         if sample.ordinal == 0 {
