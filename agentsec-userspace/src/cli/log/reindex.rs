@@ -4,8 +4,7 @@ use crate::cli::error::CliError;
 use crate::cli::exit::Exit;
 use crate::cli::units::count;
 use crate::cli::{Context, Outcome};
-use crate::daemon::EVENTS_NAME;
-use crate::record::entries::JsonLinesSource;
+use crate::record::evidence::EvidenceSource;
 use crate::record::index::{Files, IndexError, rebuild};
 use std::time::Instant;
 
@@ -15,7 +14,7 @@ pub(in crate::cli) struct Args {}
 impl Args {
     pub(in crate::cli) fn run(self, context: &Context) -> Outcome {
         let state = &context.global.state_dir;
-        let source = JsonLinesSource::new(&state.join(EVENTS_NAME));
+        let source = EvidenceSource::in_state(state);
         let files = Files::in_state(state);
         let start = Instant::now();
         let built = rebuild(&files, &source).map_err(|error| explain(&error, state))?;

@@ -351,7 +351,7 @@ impl Check<'_> {
     /// What is not in tiles yet.
     fn write_ahead(&mut self) -> Result<()> {
         let signed = self.report.signed;
-        let contents = read_wal(self.store.root()).context("reading the write-ahead file")?;
+        let contents = read_wal(self.store.root(), signed).context("reading the write-ahead file")?;
         if self.tree.size() < signed {
             return Ok(());
         }

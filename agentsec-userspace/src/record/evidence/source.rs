@@ -11,7 +11,7 @@ use crate::record::entries::{Entry, EventSource};
 use std::collections::VecDeque;
 use std::fs;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::SystemTime;
 
 /// The log in a directory.
@@ -47,6 +47,27 @@ impl EvidenceSource {
         Stamp([of(WAL_NAME), of("checkpoint")])
     }
 
+    /// Which log it is, once it has a checkpoint.
+    ///
+    /// # Errors
+    ///
+    /// When the checkpoint cannot be read.
+    pub fn origin(&self) -> io::Result<Option<String>> {
+        let signed = self.store.checkpoint()?;
+        Ok(signed.and_then(|signed| signed.lines().next().map(str::to_owned)))
+    }
+
+    /// Entries so far.
+    ///
+    /// # Errors
+    ///
+    /// When the log cannot be read.
+    pub fn size(&self) -> io::Result<u64> {
+        let published = self.published()?;
+        let ends = self.waiting()?.into_iter().map(|batch| batch.first + batch.entries.len() as u64);
+        Ok(ends.fold(published, u64::max))
+    }
+
     /// Entries that the latest checkpoint covers.
     fn published(&self) -> io::Result<u64> {
         let Some(signed) = self.store.checkpoint()? else { return Ok(0) };
@@ -63,14 +84,15 @@ impl EvidenceSource {
     }
 
     fn waiting(&self) -> io::Result<Vec<Batch>> {
-        read_wal(self.store.root()).map(|contents| contents.batches)
+        read_wal(self.store.root(), 0).map(|contents| contents.batches)
     }
 }
 
-/// The write-ahead file of the log in `directory`; an empty one if there is none.
-pub(super) fn read_wal(directory: &Path) -> io::Result<wal::Contents> {
+/// The write-ahead file of the log in `directory`, of which `covered` entries are in tiles; an empty one if there is
+/// none.
+pub(super) fn read_wal(directory: &Path, covered: u64) -> io::Result<wal::Contents> {
     match fs::read(directory.join(WAL_NAME)) {
-        Ok(bytes) => Ok(wal::read(&bytes)),
+        Ok(bytes) => Ok(wal::read(&bytes, covered)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(wal::Contents::default()),
         Err(error) => Err(error),
     }
@@ -167,10 +189,4 @@ impl Iterator for Entries {
         }
         self.read.pop_front().map(Ok)
     }
-}
-
-/// Where the log of a state directory lies.
-#[must_use]
-pub fn log_directory(state_dir: &Path) -> PathBuf {
-    state_dir.join(super::LOG_NAME)
 }
