@@ -116,7 +116,8 @@ fn a_running_daemons_log_verifies_and_says_what_is_anchored() -> Result<()> {
 
 #[test]
 fn what_is_asked_wrongly_is_told_with_what_is_allowed() -> Result<()> {
-    let (_lab, daemon) = with_events()?;
+    let (_lab, mut daemon) = with_events()?;
+    daemon.terminate()?;
     for (command, code, said) in [
         (&["log", "prove", "no-such-event"][..], 4, "the log has no event no-such-event"),
         (&["log", "prove", "4000000"], 1, "is under no checkpoint yet"),
