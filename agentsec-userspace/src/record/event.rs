@@ -255,5 +255,27 @@ pub(super) mod tests {
         let made: Vec<Uuid> = (0..1000u64).map(|n| ids.next(1_700_000_000_000_000_000 + n / 10)).collect();
         assert!(made.is_sorted() && made.windows(2).all(|two| two[0] != two[1]));
         assert_eq!(made[0].get_version_num(), 7);
+        // A clock that steps back makes none twice.
+        let mut again: Vec<Uuid> =
+            (0..1000u64).map(|n| ids.next(1_700_000_000_000_000_000 - n * 3_600_000_000_000)).collect();
+        again.extend(&made);
+        again.sort();
+        assert!(again.windows(2).all(|two| two[0] != two[1]));
+    }
+
+    #[test]
+    fn data_that_no_entry_can_hold_is_cut_and_what_makes_it_findable_stays() {
+        let long = json!({ "text": "\u{1}".repeat(70_000), "what": "a report", "community_id": "1:x", "list": [1, 2] });
+        let at = Time { mono_ns: (1 << 53) + 1, wall_ns: 1_700_000_000_000_000_000 };
+        let line = sealer().seal(Draft::daemon(at, EventKind::Alert, long.clone())).to_line();
+        assert!(line.len() <= ENTRY_BYTES, "{}", line.len());
+        let event = verify(&line).unwrap();
+        assert!(line.contains("\"monotonic_ns\":\"9007199254740993\""), "{line}");
+        assert_eq!(event.monotonic_ns, (1 << 53) + 1);
+        let data = &event.event_data;
+        assert_eq!((&data["what"], &data["community_id"]), (&"a report".into(), &"1:x".into()));
+        let whole = canonical::to_string(&long);
+        assert_eq!(data["cut"]["bytes"], whole.len());
+        assert!(whole.starts_with(data["cut"]["beginning"].as_str().unwrap()));
     }
 }

@@ -3,10 +3,11 @@
 use super::{cannot, public_key};
 use crate::cli::error::CliError;
 use crate::cli::exit::Exit;
+use crate::cli::progress::Entries;
 use crate::cli::style::{Style, Tone, harmless};
 use crate::cli::units::count;
 use crate::cli::{Context, Outcome};
-use crate::record::evidence::check::{Finding, Kept, Report, check};
+use crate::record::evidence::check::{Finding, Kept, Report, check_heard};
 use crate::record::evidence::tiles::TileStore;
 use crate::record::evidence::{LOG_NAME, key};
 use std::path::PathBuf;
@@ -30,7 +31,10 @@ impl Args {
             None => key::read_public(&directory).map_err(failed)?,
         };
         let kept = self.kept()?;
-        let report = check(&TileStore::new(&directory), &key, &kept).map_err(failed)?;
+        let mut progress = Entries::of(context, "checking the log");
+        let mut heard = |done, all| progress.tell(done, all);
+        let report = check_heard(&TileStore::new(&directory), &key, &kept, &mut heard).map_err(failed)?;
+        drop(progress);
         if context.output.json {
             context.output.object(&report)?;
         } else {
