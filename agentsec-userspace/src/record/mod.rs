@@ -4,6 +4,7 @@
 //! is full, and says which trips are on the disk. [`log::JsonLines`] is the file.
 //! Questions read it as [`entries`], with the help of an [`index`] that can be thrown away at any time.
 
+pub mod anchor;
 pub mod canonical;
 pub mod chain;
 pub mod entries;
@@ -14,6 +15,7 @@ pub mod index;
 pub mod journal;
 pub mod log;
 pub mod query;
+pub mod remote;
 #[cfg(test)]
 mod tests;
 pub mod timestamp;
