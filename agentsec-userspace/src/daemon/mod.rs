@@ -13,6 +13,7 @@ mod flows;
 mod networks;
 mod observe;
 mod operate;
+mod outside;
 mod recovery;
 mod reload;
 mod roster;
@@ -83,6 +84,7 @@ struct Daemon {
     recent: BTreeMap<Slot, Recent>,
     samples: Samples,
     recovery: Option<Service>,
+    outside: outside::Outside,
     /// Whether recovery has to hear at once how the agents are now.
     changed: bool,
     /// Keeps the index; `None` if there is no thread for it, and then the log is read instead.
@@ -108,8 +110,9 @@ pub fn run(options: RunOptions, config: Config) -> Result<()> {
         let (requests, inbox) = mpsc::channel(64);
         let mut daemon = Daemon::start(options, config)?;
         let told = daemon.start_recovery();
+        let drafts = daemon.start_outside();
         let server = daemon.serve(requests)?;
-        let stopped = daemon.work(bells, inbox, told).await;
+        let stopped = daemon.work(bells, inbox, told, drafts).await;
         server.stop().await;
         daemon.stop();
         stopped
@@ -133,6 +136,7 @@ impl Daemon {
         mut bells: Bells,
         mut inbox: mpsc::Receiver<Request>,
         mut told: mpsc::UnboundedReceiver<Told>,
+        mut drafts: mpsc::UnboundedReceiver<Draft>,
     ) -> Result<()> {
         let mut terminate = signal(SignalKind::terminate()).context("listening for SIGTERM")?;
         let mut interrupt = signal(SignalKind::interrupt()).context("listening for SIGINT")?;
@@ -161,6 +165,7 @@ impl Daemon {
                     None => return Ok(()),
                 },
                 Some(told) = told.recv() => self.hear(told),
+                Some(draft) = drafts.recv() => self.record(clock::now(), draft),
                 rung = bells.ring() => {
                     self.networks.ring();
                     match rung? {

@@ -14,8 +14,10 @@ pub mod head;
 pub mod index;
 pub mod journal;
 pub mod log;
+pub mod ocsf;
 pub mod query;
 pub mod remote;
+pub mod retention;
 #[cfg(test)]
 mod tests;
 pub mod timestamp;

@@ -1,6 +1,6 @@
 //! `[log.retention]`: how much of the log stays here, and where the rest goes.
 
-use super::{absolute, absolute_path, url_of};
+use super::{absolute, absolute_path, is_in_the_clear, url_of};
 use crate::config::section::{Section, text};
 use std::path::PathBuf;
 
@@ -106,7 +106,10 @@ fn destination(section: &Section<'_>) -> Option<Destination> {
     let config = S3Config {
         bucket: String::new(),
         prefix: String::new(),
-        endpoint: s3.parsed("endpoint", "an http or https URL", |value| url_of(text(value)?)),
+        endpoint: s3.parsed("endpoint", "an https URL, or an http URL of this host", |value| {
+            let url = url_of(text(value)?)?;
+            if is_in_the_clear(&url) { Err(format!("{url:?} would send entries in the clear")) } else { Ok(url) }
+        }),
         region: s3.string("region", "the name of a region").unwrap_or_else(|| "us-east-1".into()),
         credentials_file: absolute(&s3, "credentials_file").unwrap_or_default(),
         ca_file: absolute(&s3, "ca_file"),

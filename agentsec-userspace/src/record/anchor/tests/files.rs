@@ -79,8 +79,10 @@ fn a_torn_end_is_left_and_the_next_checkpoint_still_counts() {
         place(&anchor, &log).unwrap();
         let text = String::from_utf8_lossy(&fs::read(&anchor.path).unwrap()).into_owned();
         let key = log.newest().key;
-        let sizes: Vec<u64> =
-            notes(&text).iter().filter_map(|note| key.checkpoint(note).ok()).map(|one| one.size).collect();
+        let good = notes(&text).into_iter().filter_map(|note| key.checkpoint(note).ok());
+        let mut sizes: Vec<u64> = good.map(|one| one.size).collect();
+        // One whose last newline only is missing counts, and is not relied on.
+        sizes.dedup();
         assert_eq!(sizes, [3, 5], "cut at {cut}: {text}");
     }
 }
