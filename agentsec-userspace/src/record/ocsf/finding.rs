@@ -6,7 +6,8 @@ use super::parts::{Severity, Talk, peek, per_cent, resource, text};
 use serde_json::{Map, Value, json};
 
 pub(super) fn violation(document: &mut Document, agent: Option<&str>, mut data: Map<String, Value>) {
-    let severity = Severity::of(peek(&data, "severity")).unwrap_or(Severity::Medium);
+    let word = text(&mut data, "severity");
+    let severity = word.and_then(|word| Severity::of(&word)).unwrap_or(Severity::Medium);
     let kind = text(&mut data, "violation_type").unwrap_or_else(|| "violation".into());
     let action = text(&mut data, "attempted_action").unwrap_or_default();
     let policy = text(&mut data, "policy_violated");
@@ -23,7 +24,6 @@ pub(super) fn violation(document: &mut Document, agent: Option<&str>, mut data: 
     if !evidences.is_empty() {
         document.set("evidences", evidences);
     }
-    data.remove("severity");
     document.leave_all(data);
 }
 
