@@ -142,10 +142,16 @@ fn a_daemon_anchors_its_log_and_says_what_fails() -> Result<()> {
         said.lines().find(|line| line.contains("anchor_failing")).map(str::to_owned)
     })?;
     let alert: Value = serde_json::from_str(&alert)?;
-    assert_eq!((&alert["event_data"]["anchor"], &alert["event_data"]["kind"]), (&"gone".into(), &"http".into()));
+    assert_eq!(
+        (&alert["event_data"]["anchor"], &alert["event_data"]["kind"]),
+        (&"gone".into(), &"http".into())
+    );
     let said = daemon.cli(&["log", "anchors"])?;
     let text = String::from_utf8_lossy(&said.stdout).into_owned();
-    ensure!(said.status.code() == Some(7) && text.contains("failed") && text.contains("worm (file "), "{text}");
+    ensure!(
+        said.status.code() == Some(7) && text.contains("failed") && text.contains("worm (file "),
+        "{text}"
+    );
     daemon.terminate()?;
     // What lies outside vouches for what is inside.
     let key = key::read_public(&log)?;

@@ -86,51 +86,108 @@ fn drafts() -> Result<Vec<Draft>> {
     };
     let mut all = vec![
         daemon(1, EventKind::DaemonStarted, json!({ "version": "0.1.0", "pid": 7, "agents": 1 })),
-        daemon(1, EventKind::ConfigLoaded, json!({ "by": "start", "sources": [{ "file": "a", "sha256": "00" }] })),
+        daemon(
+            1,
+            EventKind::ConfigLoaded,
+            json!({ "by": "start", "sources": [{ "file": "a", "sha256": "00" }] }),
+        ),
         about("crawler", 2, EventKind::AgentAdded, json!({ "profile": "default" })),
         about("crawler", 2, EventKind::AgentAttached, json!({ "number": 4 })),
         about("crawler", 2, EventKind::AgentDetached, json!({ "why": "missing" })),
         about("crawler", 2, EventKind::AgentDetached, json!({ "why": "failed", "error": "no such device" })),
-        about("crawler", 4, EventKind::EndpointNew, json!({ "packet": packet("outbound"), "opened_by": "agent" })),
+        about(
+            "crawler",
+            4,
+            EventKind::EndpointNew,
+            json!({ "packet": packet("outbound"), "opened_by": "agent" }),
+        ),
         about(
             "crawler",
             5,
             EventKind::SecurityViolation,
-            violation("untypical_endpoint_on_probation", "high", json!({ "packet": packet("inbound"), "opened_by": "remote" })),
+            violation(
+                "untypical_endpoint_on_probation",
+                "high",
+                json!({ "packet": packet("inbound"), "opened_by": "remote" }),
+            ),
         ),
-        about("crawler", 5, EventKind::SecurityViolation, violation("authentication_failed", "medium", json!({}))),
+        about(
+            "crawler",
+            5,
+            EventKind::SecurityViolation,
+            violation("authentication_failed", "medium", json!({})),
+        ),
         daemon(
             5,
             EventKind::SecurityViolation,
-            violation("control_api_refused", "high", json!({ "pid": 9, "uid": 1000, "gid": 1000, "reason": "netns" })),
+            violation(
+                "control_api_refused",
+                "high",
+                json!({ "pid": 9, "uid": 1000, "gid": 1000, "reason": "netns" }),
+            ),
         ),
         about("crawler", 6, EventKind::ContainmentAction, contained("QUARANTINE", "CLOSED", "full", true)),
         about("crawler", 6, EventKind::ContainmentAction, contained("PROBE", "OPEN", "partial", true)),
         about("crawler", 6, EventKind::ContainmentAction, contained("SHADOW", "CLOSED", "none", false)),
-        about("crawler", 6, EventKind::Drops, json!({ "dropped": { "packets": 3, "bytes": 400 },
-            "would_drop": { "packets": 0, "bytes": 0 }, "packet": packet("outbound") })),
-        about("crawler", 6, EventKind::Drops, json!({ "dropped": { "packets": 0, "bytes": 0 },
-            "would_drop": { "packets": 5, "bytes": 40 }, "packet": null })),
+        about(
+            "crawler",
+            6,
+            EventKind::Drops,
+            json!({ "dropped": { "packets": 3, "bytes": 400 },
+            "would_drop": { "packets": 0, "bytes": 0 }, "packet": packet("outbound") }),
+        ),
+        about(
+            "crawler",
+            6,
+            EventKind::Drops,
+            json!({ "dropped": { "packets": 0, "bytes": 0 },
+            "would_drop": { "packets": 5, "bytes": 40 }, "packet": null }),
+        ),
         daemon(6, EventKind::Drops, json!({ "dropped": { "packets": 1, "bytes": 1 } })),
-        about("crawler", 7, EventKind::OperatorCommand, json!({ "command": "release", "flag": null, "reason": null,
-            "by": "uid 0", "outcomes": [{ "agent_id": "crawler", "changed": false, "refused": "it is held" }] })),
-        daemon(7, EventKind::OperatorCommand, json!({ "command": "quarantine", "by": "root", "tag": "batch", "outcomes": [] })),
+        about(
+            "crawler",
+            7,
+            EventKind::OperatorCommand,
+            json!({ "command": "release", "flag": null, "reason": null,
+            "by": "uid 0", "outcomes": [{ "agent_id": "crawler", "changed": false, "refused": "it is held" }] }),
+        ),
+        daemon(
+            7,
+            EventKind::OperatorCommand,
+            json!({ "command": "quarantine", "by": "root", "tag": "batch", "outcomes": [] }),
+        ),
         about("crawler", 8, EventKind::Snapshot, json!({ "action": "created", "id": "abc", "files": 7 })),
         about("crawler", 8, EventKind::Snapshot, json!({ "action": "failed", "error": "disk full" })),
         daemon(9, EventKind::Loss, json!({ "what": "events", "events_lost": 7 })),
         daemon(9, EventKind::Loss, json!({ "what": "retention", "removed_before": 256 })),
-        about("crawler", 9, EventKind::Alert, json!({ "alert": "many_trips", "cause": "volume", "trips": 11 })),
-        daemon(9, EventKind::Alert, json!({ "what": "anchor_failing", "anchor": "worm", "error": "no space" })),
+        about(
+            "crawler",
+            9,
+            EventKind::Alert,
+            json!({ "alert": "many_trips", "cause": "volume", "trips": 11 }),
+        ),
+        daemon(
+            9,
+            EventKind::Alert,
+            json!({ "what": "anchor_failing", "anchor": "worm", "error": "no space" }),
+        ),
         daemon(9, EventKind::Alert, json!({ "what": "anchor_working", "anchor": "worm" })),
         about("crawler", 10, EventKind::AgentRemoved, json!({})),
         daemon(11, EventKind::DaemonStopped, json!({ "enforcement": "stays in place" })),
     ];
     all.extend(interactions()?);
     // Data of no shape at all must not make a document that nobody takes.
-    let odd = [json!({}), json!([1, "x"]), json!("words"), json!({ "packet": "x", "dropped": 7, "outcomes": {}, "by": 3 })];
-    all.extend(EventKind::ALL.into_iter().flat_map(|kind| {
-        odd.clone().into_iter().map(move |data| Draft::daemon(at(12), kind, data))
-    }));
+    let odd = [
+        json!({}),
+        json!([1, "x"]),
+        json!("words"),
+        json!({ "packet": "x", "dropped": 7, "outcomes": {}, "by": 3 }),
+    ];
+    all.extend(
+        EventKind::ALL
+            .into_iter()
+            .flat_map(|kind| odd.clone().into_iter().map(move |data| Draft::daemon(at(12), kind, data))),
+    );
     Ok(all)
 }
 
@@ -213,9 +270,12 @@ fn what_a_daemon_records_keeps_to_the_schema_too() -> Result<()> {
     let documents = scene.daemon.cli_ok(&["log", "export"])?;
     ensure!(documents.lines().count() >= 8, "{documents}");
     valid(&documents)?;
-    let isolated = scene.daemon.cli_ok(&["log", "export", "--agent", NAMES[0], "--type", "CONTAINMENT_ACTION"])?;
-    let activities: Vec<Value> =
-        isolated.lines().map(|line| Ok(serde_json::from_str::<Value>(line)?["activity_name"].clone())).collect::<Result<_>>()?;
+    let isolated =
+        scene.daemon.cli_ok(&["log", "export", "--agent", NAMES[0], "--type", "CONTAINMENT_ACTION"])?;
+    let activities: Vec<Value> = isolated
+        .lines()
+        .map(|line| Ok(serde_json::from_str::<Value>(line)?["activity_name"].clone()))
+        .collect::<Result<_>>()?;
     assert_eq!(activities, ["Isolate", "Restore"]);
     Ok(())
 }
@@ -237,7 +297,8 @@ fn take(reader: &mut impl std::io::BufRead, count: usize) -> Result<Vec<u64>> {
 }
 
 fn follow(daemon: &Daemon, more: &[&str]) -> Result<(Child, BufReader<std::process::ChildStdout>)> {
-    let mut child = daemon.command(&[&["log", "export", "--follow"], more].concat()).stdout(Stdio::piped()).spawn()?;
+    let mut child =
+        daemon.command(&[&["log", "export", "--follow"], more].concat()).stdout(Stdio::piped()).spawn()?;
     let out = BufReader::new(child.stdout.take().context("a pipe")?);
     Ok((child, out))
 }

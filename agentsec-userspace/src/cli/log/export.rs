@@ -144,7 +144,11 @@ impl Log {
             Ok(Self::Lines { source: JsonLinesSource::new(&path), path })
         } else {
             let message = format!("there is no log in {}", state.display());
-            Err(CliError::new(Exit::NotFound, message, Some("--state-dir names the daemon's state directory")))
+            Err(CliError::new(
+                Exit::NotFound,
+                message,
+                Some("--state-dir names the daemon's state directory"),
+            ))
         }
     }
 
@@ -183,7 +187,7 @@ mod tests {
     fn line(number: u64) -> String {
         format!(
             "{{\"agent_id\":\"{}\",\"event_type\":\"DROPS\",\"number\":{number}}}",
-            if number % 2 == 0 { "even" } else { "odd" }
+            if number.is_multiple_of(2) { "even" } else { "odd" }
         )
     }
 

@@ -24,12 +24,7 @@ pub struct AnchorsConfig {
 
 impl Default for AnchorsConfig {
     fn default() -> Self {
-        Self {
-            interval_ns: 60 * SECOND,
-            timeout_ns: 10 * SECOND,
-            ca_file: None,
-            anchors: BTreeMap::new(),
-        }
+        Self { interval_ns: 60 * SECOND, timeout_ns: 10 * SECOND, ca_file: None, anchors: BTreeMap::new() }
     }
 }
 

@@ -22,12 +22,7 @@ pub struct RetentionConfig {
 
 impl Default for RetentionConfig {
     fn default() -> Self {
-        Self {
-            keep: KeepLog::default(),
-            ship_to: None,
-            interval_ns: 3600 * SECOND,
-            timeout_ns: 60 * SECOND,
-        }
+        Self { keep: KeepLog::default(), ship_to: None, interval_ns: 3600 * SECOND, timeout_ns: 60 * SECOND }
     }
 }
 
@@ -108,7 +103,11 @@ fn destination(section: &Section<'_>) -> Option<Destination> {
         prefix: String::new(),
         endpoint: s3.parsed("endpoint", "an https URL, or an http URL of this host", |value| {
             let url = url_of(text(value)?)?;
-            if is_in_the_clear(&url) { Err(format!("{url:?} would send entries in the clear")) } else { Ok(url) }
+            if is_in_the_clear(&url) {
+                Err(format!("{url:?} would send entries in the clear"))
+            } else {
+                Ok(url)
+            }
         }),
         region: s3.string("region", "the name of a region").unwrap_or_else(|| "us-east-1".into()),
         credentials_file: absolute(&s3, "credentials_file").unwrap_or_default(),
@@ -143,5 +142,9 @@ fn bucket_of(rest: &str) -> Result<(String, String), String> {
     let prefix = prefix.trim_matches('/');
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"._-/".contains(&byte);
     let clean = prefix.bytes().all(plain) && !prefix.split('/').any(|part| part == "." || part == "..");
-    if fits && clean { Ok((bucket.to_owned(), prefix.to_owned())) } else { Err(format!("is \"s3://{rest}\"")) }
+    if fits && clean {
+        Ok((bucket.to_owned(), prefix.to_owned()))
+    } else {
+        Err(format!("is \"s3://{rest}\""))
+    }
 }

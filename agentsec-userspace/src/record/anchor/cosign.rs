@@ -72,7 +72,8 @@ impl WitnessKey {
     pub fn find(&self, text: &str, lines: &str) -> Result<Option<Cosignature>, &'static str> {
         let mut found = None;
         for line in lines.lines() {
-            let Some((name, encoded)) = line.strip_prefix("— ").and_then(|rest| rest.split_once(' ')) else {
+            let Some((name, encoded)) = line.strip_prefix("— ").and_then(|rest| rest.split_once(' '))
+            else {
                 continue;
             };
             let Ok(bytes) = STANDARD.decode(encoded) else { continue };

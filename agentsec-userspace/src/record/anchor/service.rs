@@ -27,6 +27,9 @@ use tokio::sync::mpsc;
 /// How long the thread sleeps at most, and so how late a new checkpoint is looked at when none was due.
 const LONGEST_SLEEP: Duration = Duration::from_secs(60);
 
+/// How often it is looked whether an earlier attempt on a file has come back.
+const BUSY_LOOK: Duration = Duration::from_millis(20);
+
 /// Takes what is told, from the anchors' thread.
 pub type Tell = Box<dyn Fn(Told) + Send>;
 
@@ -98,12 +101,14 @@ struct Worker {
     states: States,
     shared: Arc<Mutex<States>>,
     tell: Tell,
+    /// What is told once everything that it rests on is on the disk.
+    news: Vec<Told>,
 }
 
 /// What became of an attempt.
 enum Came {
     /// The checkpoint lies there.
-    Placed(Newest, Option<Cosignature>),
+    Placed(Box<Newest>, Option<Cosignature>),
     /// There is none yet, or it lies there already.
     Nothing,
     Fault(Fault),
@@ -119,7 +124,8 @@ impl Worker {
         });
         let client = Err(anyhow!("not made yet"));
         let (empty, anchors) = (AnchorsConfig::default(), BTreeMap::new());
-        let mut worker = Self { store, memory, config: empty, client, anchors, states, shared, tell };
+        let mut worker =
+            Self { store, memory, config: empty, client, anchors, states, shared, tell, news: Vec::new() };
         worker.configure(config);
         worker
     }
@@ -210,7 +216,7 @@ impl Worker {
                 Some(witness.place(self.client()?, &self.store, was.as_ref(), &newest).await?)
             }
         };
-        Ok(Came::Placed(newest, cosignature))
+        Ok(Came::Placed(Box::new(newest), cosignature))
     }
 
     /// A file system may hang: the attempt then goes on by itself, and no other is begun beside it.
@@ -221,16 +227,21 @@ impl Worker {
         was: Option<Checkpoint>,
         newest: Newest,
     ) -> Result<(), Fault> {
-        if anchor.busy.swap(true, Ordering::AcqRel) {
-            return Err(Fault::Failed(anyhow!("{}: an earlier attempt still hangs", file.path.display())));
-        }
         let (busy, store, path) = (Arc::clone(&anchor.busy), self.store.clone(), file.path.clone());
+        let timeout = Duration::from_nanos(self.config.timeout_ns);
+        let begin = async {
+            while busy.swap(true, Ordering::AcqRel) {
+                tokio::time::sleep(BUSY_LOOK).await;
+            }
+        };
+        if tokio::time::timeout(timeout, begin).await.is_err() {
+            return Err(Fault::Failed(anyhow!("{}: an earlier attempt still hangs", path.display())));
+        }
         let work = tokio::task::spawn_blocking(move || {
             let placed = file.place(&store, was.as_ref(), &newest);
             busy.store(false, Ordering::Release);
             placed
         });
-        let timeout = Duration::from_nanos(self.config.timeout_ns);
         match tokio::time::timeout(timeout, work).await {
             Ok(Ok(placed)) => placed,
             Ok(Err(error)) => Err(Fault::Failed(anyhow!("the attempt was given up: {error}"))),
@@ -259,27 +270,28 @@ impl Worker {
                     (state.contradicted, state.error) = (true, Some(contradiction.to_string()));
                     let told = self.turn(&name, |turn, now, every| turn.contradicted(now, every));
                     if told {
-                        (self.tell)(Told::Contradicted { anchor: name, contradiction });
+                        self.news.push(Told::Contradicted { anchor: name, contradiction });
                     }
                 }
             }
         }
         if self.states != before {
             if let Err(error) = self.memory.save(&self.states) {
-                (self.tell)(Told::Broken { error: format!("{error:#}") });
+                self.news.push(Told::Broken { error: format!("{error:#}") });
             }
             self.publish();
         }
+        self.news.drain(..).for_each(&self.tell);
     }
 
     fn placed(&mut self, name: &str, newest: &Newest, cosignature: Option<&Cosignature>) {
         let line = cosignature.map_or("", |cosignature| &cosignature.line);
         if let Err(error) = self.memory.keep(name, &format!("{}{line}", newest.signed)) {
-            (self.tell)(Told::Broken { error: format!("{error:#}") });
+            self.news.push(Told::Broken { error: format!("{error:#}") });
         }
         if let Some(was) = self.was(name).filter(|was| was.origin != newest.checkpoint.origin) {
             let now = newest.checkpoint.clone();
-            (self.tell)(Told::OtherLog { anchor: name.to_owned(), was, now });
+            self.news.push(Told::OtherLog { anchor: name.to_owned(), was, now });
         }
         let cosigned_at = cosignature.map(|cosignature| cosignature.at_s);
         let anchored = Anchored::new(&newest.checkpoint, clock::now().wall_ns, cosigned_at);
@@ -292,7 +304,7 @@ impl Worker {
         (state.failures, state.error, state.contradicted) = (0, None, false);
         let anchored = state.anchored.as_ref().map_or(0, |anchored| anchored.size);
         if self.turn(name, |turn, now, every| turn.worked(now, every)) {
-            (self.tell)(Told::Working { anchor: name.to_owned(), anchored });
+            self.news.push(Told::Working { anchor: name.to_owned(), anchored });
         }
     }
 
@@ -305,7 +317,7 @@ impl Worker {
         if self.turn(name, |turn, now, every| turn.failed(now, every, failures)) {
             let kind = self.anchors.get(name).map_or("", |anchor| kind(&anchor.config.place));
             let (anchor, error) = (name.to_owned(), error.to_owned());
-            (self.tell)(Told::Failing { anchor, kind, error, failures, anchored });
+            self.news.push(Told::Failing { anchor, kind, error, failures, anchored });
         }
     }
 

@@ -1,8 +1,8 @@
 //! A witness, as C2SP's `tlog-witness` describes it: it verifies that the log only grew, and cosigns.
 
+use super::Fault;
 use super::consistent::{self, Contradiction, How, Newest};
 use super::cosign::{Cosignature, WitnessKey};
-use super::Fault;
 use crate::record::evidence::merkle::{self, Hash};
 use crate::record::evidence::note::Checkpoint;
 use crate::record::evidence::tiles::TileStore;
@@ -61,7 +61,8 @@ impl Witness {
         for _ in 0..2 {
             let proof = consistent::proof(store, old, now)?;
             self.check_proof(was.filter(|was| was.size == old), now, &proof)?;
-            let answer = client.post(&self.target(), &[], request(old, &proof, &newest.signed).into()).await?;
+            let answer =
+                client.post(&self.target(), &[], request(old, &proof, &newest.signed).into()).await?;
             match self.understand(&answer, newest)? {
                 Said::Cosigned(cosignature) => return Ok(cosignature),
                 Said::Knows(size) if size > now.size => {

@@ -3,8 +3,8 @@
 //! Files may end anywhere after a crash; that is repaired and told. Files that contradict what the log has signed are
 //! evidence: they are set aside as they are, and a new log with a key of its own is begun.
 
-use super::log::{EvidenceLog, LOCK_NAME, Opened, WAL_NAME, new_origin, open_wal, signer};
 use super::files::removed_before;
+use super::log::{EvidenceLog, LOCK_NAME, Opened, WAL_NAME, new_origin, open_wal, signer};
 use super::merkle::{Hash, leaf_hash, root_of};
 use super::note::{Checkpoint, Signer};
 use super::tiles::{Kind, TILE_WIDTH, Tile, TileStore, entries_in, hashes_in, tile_at};

@@ -21,17 +21,17 @@ impl Document {
             "name": "AgentSec", "uid": "agentsec", "vendor_name": "AgentSec",
             "version": env!("CARGO_PKG_VERSION"),
         });
-        let metadata = json!({
-            "version": super::VERSION, "product": product, "log_name": "agentsec", "sequence": place,
-            "tags": [{ "name": "integrity", "value": integrity }],
-        });
-        let Value::Object(metadata) = metadata else { unreachable!("it is written as an object") };
-        let mut document = Self {
-            fields: Map::new(),
-            metadata,
-            observables: Vec::new(),
-            unmapped: Map::new(),
-        };
+        let tags = json!([{ "name": "integrity", "value": integrity }]);
+        let metadata = [
+            ("version", json!(super::VERSION)),
+            ("product", product),
+            ("log_name", json!("agentsec")),
+            ("sequence", json!(place)),
+            ("tags", tags),
+        ];
+        let metadata = metadata.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
+        let mut document =
+            Self { fields: Map::new(), metadata, observables: Vec::new(), unmapped: Map::new() };
         document.set("timezone_offset", 0);
         document
     }

@@ -33,11 +33,11 @@ pub(super) fn agent(
     document.status(if failed { (2, "Failure") } else { (1, "Success") });
     app(document, agent);
     let who = agent.unwrap_or("an agent");
-    document.set("message", format!("{who}: {}", document_word(activity.0)));
+    document.set("message", format!("{who}: {}", what_happened(activity.0)));
     document.leave_all(data);
 }
 
-const fn document_word(activity: u32) -> &'static str {
+const fn what_happened(activity: u32) -> &'static str {
     match activity {
         1 => "became known",
         2 => "is no longer known",

@@ -34,10 +34,19 @@ fn a_document_says_which_entry_it_is_and_that_it_is_intact() {
     assert_eq!(document["time"], 1_700_000_000_123u64);
     let metadata = &document["metadata"];
     assert_eq!((&metadata["uid"], &metadata["sequence"]), (&event["event_id"], &json!(7)));
-    assert_eq!((&metadata["event_code"], &metadata["correlation_uid"]), (&json!("DAEMON_STARTED"), &json!("incident")));
+    assert_eq!(
+        (&metadata["event_code"], &metadata["correlation_uid"]),
+        (&json!("DAEMON_STARTED"), &json!("incident"))
+    );
     assert_eq!(metadata["original_time"], event["timestamp"]);
-    assert_eq!((tag(&document, "integrity"), tag(&document, "integrity_hash")), (&json!("verified"), &event["integrity_hash"]));
-    assert_eq!((&document["class_uid"], &document["activity_id"], &document["type_uid"]), (&json!(6002), &json!(3), &json!(600_203)));
+    assert_eq!(
+        (tag(&document, "integrity"), tag(&document, "integrity_hash")),
+        (&json!("verified"), &event["integrity_hash"])
+    );
+    assert_eq!(
+        (&document["class_uid"], &document["activity_id"], &document["type_uid"]),
+        (&json!(6002), &json!(3), &json!(600_203))
+    );
     assert_eq!(document["unmapped"]["event_data"], json!({ "version": "9.9", "pid": 7 }));
     assert_eq!(document["app"]["version"], "9.9");
 }
@@ -72,7 +81,10 @@ fn an_interaction_has_who_opened_it_first_and_counts_in_that_direction() {
     assert_eq!(ours["src_endpoint"], json!({ "uid": "a", "name": "a", "ip": "10.0.0.1", "port": 4000 }));
     assert_eq!(ours["dst_endpoint"], json!({ "ip": "2001:db8::7", "port": 80 }));
     assert_eq!((&ours["traffic"]["bytes_out"], &ours["traffic"]["packets_in"]), (&json!(100), &json!(3)));
-    assert_eq!((&ours["connection_info"]["direction_id"], &ours["connection_info"]["community_uid"]), (&json!(2), &json!("1:x=")));
+    assert_eq!(
+        (&ours["connection_info"]["direction_id"], &ours["connection_info"]["community_uid"]),
+        (&json!(2), &json!("1:x="))
+    );
     assert_eq!((&ours["status_id"], &ours["status_code"]), (&json!(2), &json!("503")));
     assert_eq!(ours["end_time"], 1_700_000_000_000u64);
     assert_eq!(ours["message"], "http GET from a to 2001:db8::7");
@@ -80,9 +92,16 @@ fn an_interaction_has_who_opened_it_first_and_counts_in_that_direction() {
     assert_eq!((&left["auth_method"], &left["local_port"]), (&json!("bearer"), &Value::Null));
     let theirs = of(EventKind::AgentInteraction, Some("a"), data("remote", json!("b"), json!("a")));
     assert_eq!((&theirs["src_endpoint"]["uid"], &theirs["dst_endpoint"]["uid"]), (&json!("b"), &json!("a")));
-    assert_eq!((&theirs["traffic"]["bytes_out"], &theirs["connection_info"]["direction_id"]), (&json!(300), &json!(3)));
-    let ips: Vec<&Value> = theirs["observables"].as_array().unwrap().iter().filter(|one| one["type_id"] == 2).collect();
-    assert_eq!((ips.len(), &ips[0]["value"], &ips[0]["name"]), (2, &json!("2001:db8::7"), &json!("src_endpoint.ip")));
+    assert_eq!(
+        (&theirs["traffic"]["bytes_out"], &theirs["connection_info"]["direction_id"]),
+        (&json!(300), &json!(3))
+    );
+    let ips: Vec<&Value> =
+        theirs["observables"].as_array().unwrap().iter().filter(|one| one["type_id"] == 2).collect();
+    assert_eq!(
+        (ips.len(), &ips[0]["value"], &ips[0]["name"]),
+        (2, &json!("2001:db8::7"), &json!("src_endpoint.ip"))
+    );
 }
 
 #[test]

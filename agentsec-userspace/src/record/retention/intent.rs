@@ -64,7 +64,8 @@ impl Intent {
             if place >= signed.size {
                 return Ok(false);
             }
-            if data_of(&line).is_some_and(|data| data["retention_id"] == *self.id && data["removed_before"] == self.to)
+            if data_of(&line)
+                .is_some_and(|data| data["retention_id"] == *self.id && data["removed_before"] == self.to)
             {
                 return Ok(true);
             }

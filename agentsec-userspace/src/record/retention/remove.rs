@@ -24,8 +24,11 @@ pub(super) enum Step {
 ///
 /// When the log cannot be listed.
 pub(super) fn steps(store: &TileStore, to: u64) -> Result<Vec<Step>> {
-    let mut here: Vec<u64> =
-        bundles_on_disk(store).context("listing the log's bundles")?.into_iter().map(|(index, _)| index).collect();
+    let mut here: Vec<u64> = bundles_on_disk(store)
+        .context("listing the log's bundles")?
+        .into_iter()
+        .map(|(index, _)| index)
+        .collect();
     here.retain(|index| (index + 1) * TILE_WIDTH <= to);
     here.sort_unstable();
     let mut steps = Vec::new();

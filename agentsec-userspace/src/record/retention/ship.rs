@@ -132,7 +132,8 @@ mod tests {
     fn credentials_say_what_is_missing() {
         let good = credentials("# ours\nAWS_ACCESS_KEY_ID=a\nAWS_SECRET_ACCESS_KEY = b=c\n").unwrap();
         assert_eq!(good["AWS_SECRET_ACCESS_KEY"], "b=c");
-        for (text, why) in [("", "AWS_ACCESS_KEY_ID"), ("AWS_ACCESS_KEY_ID=a", "SECRET"), ("a", "NAME=VALUE")] {
+        for (text, why) in [("", "AWS_ACCESS_KEY_ID"), ("AWS_ACCESS_KEY_ID=a", "SECRET"), ("a", "NAME=VALUE")]
+        {
             assert!(credentials(text).unwrap_err().to_string().contains(why), "{text}");
         }
     }

@@ -20,6 +20,8 @@ pub type Seen = (String, HeaderMap, String);
 
 type Answer = Box<dyn FnMut(&Seen) -> Response + Send>;
 
+type Shared = (Arc<Mutex<Vec<Seen>>>, Arc<Mutex<Answer>>);
+
 /// A server until it is dropped.
 pub struct Server {
     pub address: SocketAddr,
@@ -32,12 +34,8 @@ impl Server {
     /// Answers every request by `answer`.
     pub fn start(answer: impl FnMut(&Seen) -> Response + Send + 'static) -> Self {
         let seen: Arc<Mutex<Vec<Seen>>> = Arc::default();
-        let shared: (Arc<Mutex<Vec<Seen>>>, Arc<Mutex<Answer>>) =
-            (Arc::clone(&seen), Arc::new(Mutex::new(Box::new(answer))));
-        let handle = |State((seen, answer)): State<(Arc<Mutex<Vec<Seen>>>, Arc<Mutex<Answer>>)>,
-                      uri: Uri,
-                      headers: HeaderMap,
-                      body: String| async move {
+        let shared: Shared = (Arc::clone(&seen), Arc::new(Mutex::new(Box::new(answer))));
+        let handle = |State((seen, answer)): State<Shared>, uri: Uri, headers: HeaderMap, body: String| async move {
             let one = (uri.path().to_owned(), headers, body);
             let response = answer.lock().unwrap()(&one);
             seen.lock().unwrap().push(one);
@@ -113,7 +111,8 @@ impl Witness {
             return (StatusCode::BAD_REQUEST, "backwards").into_response();
         }
         let conflict = |size: u64| {
-            (StatusCode::CONFLICT, [("content-type", "text/x.tlog.size")], format!("{size}\n")).into_response()
+            (StatusCode::CONFLICT, [("content-type", "text/x.tlog.size")], format!("{size}\n"))
+                .into_response()
         };
         if request.old != *known || (*known == size && size > 0 && *known_root != root) {
             return conflict(*known);
@@ -125,7 +124,8 @@ impl Witness {
         self.clock += 1;
         let text = &request.note[..=request.note.find("\n\n").unwrap()];
         let other = SigningKey::from_bytes(&[77; 32]);
-        let lines = line("stranger.example", &other, text, 5) + &line(&self.name, &self.secret, text, self.clock);
+        let lines =
+            line("stranger.example", &other, text, 5) + &line(&self.name, &self.secret, text, self.clock);
         lines.into_response()
     }
 }
@@ -143,7 +143,8 @@ impl<'a> Request<'a> {
         let mut lines = head.split('\n');
         let digits = lines.next()?.strip_prefix("old ")?;
         let old: u64 = digits.parse().ok()?;
-        let proof: Vec<Hash> = lines.map(|one| STANDARD.decode(one).ok()?.try_into().ok()).collect::<Option<_>>()?;
+        let proof: Vec<Hash> =
+            lines.map(|one| STANDARD.decode(one).ok()?.try_into().ok()).collect::<Option<_>>()?;
         (old.to_string() == digits && proof.len() <= 63).then_some(Self { old, proof, note })
     }
 }

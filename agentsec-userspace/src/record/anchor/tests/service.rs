@@ -65,8 +65,11 @@ fn every_anchor_gets_every_new_checkpoint_and_a_failing_one_hinders_no_other() {
     works.store(true, Ordering::Release);
     wait_for("http", || (size(&anchors, "http") == Some(400)).then_some(()));
     let all = wait_for("that it works", || Some(told.lock().unwrap().clone()).filter(|told| told.len() > 1));
-    assert!(matches!(&all[0], Told::Failing { anchor, kind: "http", error, failures: 1, anchored: 0 }
-            if anchor == "http" && error.contains("503")), "{all:?}");
+    assert!(
+        matches!(&all[0], Told::Failing { anchor, kind: "http", error, failures: 1, anchored: 0 }
+            if anchor == "http" && error.contains("503")),
+        "{all:?}"
+    );
     assert_eq!(all[1..], [Told::Working { anchor: "http".into(), anchored: 400 }], "once each");
     drop(anchors);
     let origin = log.newest().checkpoint.origin;
@@ -122,7 +125,8 @@ fn a_new_log_is_told_and_anchored_beside_the_old_one() {
     let was = log.newest().checkpoint;
     fs::remove_dir_all(log.directory()).unwrap();
     log.grow(2, "entry");
-    let now = wait_for("the new one", || (size(&anchors, "http") == Some(2)).then(|| log.newest().checkpoint));
+    let now =
+        wait_for("the new one", || (size(&anchors, "http") == Some(2)).then(|| log.newest().checkpoint));
     let all = told.lock().unwrap().clone();
     let changed = Told::OtherLog { anchor: "http".into(), was, now };
     // Between the two there was no log that could be read.
@@ -132,7 +136,10 @@ fn a_new_log_is_told_and_anchored_beside_the_old_one() {
 #[test]
 fn a_new_configuration_is_taken_and_another_place_begins_anew() {
     let log = Log::of(3);
-    let (one, two) = (Server::start(|_| StatusCode::OK.into_response()), Server::start(|_| StatusCode::OK.into_response()));
+    let (one, two) = (
+        Server::start(|_| StatusCode::OK.into_response()),
+        Server::start(|_| StatusCode::OK.into_response()),
+    );
     let at = |server: &Server| AnchorPlace::Http { url: server.url(), header_file: None };
     let (anchors, told) = start(config([("a", at(&one))]), log.state_dir());
     wait_for("a", || (size(&anchors, "a") == Some(3)).then_some(()));

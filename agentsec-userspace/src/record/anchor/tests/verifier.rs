@@ -73,7 +73,8 @@ pub fn open_checkpoint(note: &str, vkey: &str) -> Option<(String, u64, Hash)> {
             .is_ok_and(|signature| key.verify_strict(text.as_bytes(), &signature).is_ok())
     });
     let mut lines = text.lines();
-    let (origin, size, root) = (lines.next()?, lines.next()?.parse().ok()?, STANDARD.decode(lines.next()?).ok()?);
+    let (origin, size, root) =
+        (lines.next()?, lines.next()?.parse().ok()?, STANDARD.decode(lines.next()?).ok()?);
     signed.then_some((origin.to_owned(), size, root.try_into().ok()?))
 }
 

@@ -111,7 +111,8 @@ fn a_server_with_a_certificate_of_ones_own_is_believed_by_its_file_only() {
     let certificate = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
     let ca_file = log.state_dir().join("ca.pem");
     let encoded = base64::engine::general_purpose::STANDARD.encode(certificate.cert.der());
-    let lines: Vec<&str> = encoded.as_bytes().chunks(64).map(|line| std::str::from_utf8(line).unwrap()).collect();
+    let lines: Vec<&str> =
+        encoded.as_bytes().chunks(64).map(|line| std::str::from_utf8(line).unwrap()).collect();
     let pem = format!("-----BEGIN CERTIFICATE-----\n{}\n-----END CERTIFICATE-----\n", lines.join("\n"));
     std::fs::write(&ca_file, pem).unwrap();
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();

@@ -28,7 +28,9 @@ const START: u64 = 1_700_000_000;
 
 fn entry(number: u64) -> String {
     let at = rfc3339((START + number) * SECOND);
-    format!("{{\"agent_id\":\"a\",\"event_data\":{{\"number\":{number}}},\"event_type\":\"DROPS\",\"timestamp\":\"{at}\"}}")
+    format!(
+        "{{\"agent_id\":\"a\",\"event_data\":{{\"number\":{number}}},\"event_type\":\"DROPS\",\"timestamp\":\"{at}\"}}"
+    )
 }
 
 /// A state directory with a log.
@@ -133,7 +135,8 @@ fn old_bundles_go_after_their_event_is_signed_and_what_is_left_is_proved() {
     let signed = newest(&site.store()).unwrap().unwrap().checkpoint;
     for number in [0, 767, 768, 1999] {
         let store = site.store();
-        let proof = prove_inclusion(&TileNodes { store: &store, size: signed.size }, number, signed.size).unwrap();
+        let proof =
+            prove_inclusion(&TileNodes { store: &store, size: signed.size }, number, signed.size).unwrap();
         let leaf = leaf_hash(entry(number).as_bytes());
         assert!(verify_inclusion(&leaf, number, signed.size, &proof, &signed.root), "{number}");
     }
@@ -169,7 +172,10 @@ fn what_covers_it_bounds_what_may_go() {
     config.retention.keep.bytes = Some(bytes * 2 / 3);
     let plan = dry_run(site.path(), &config, now).unwrap();
     assert!((3..=4).contains(&(plan.cut / 256)) && bytes - plan.bytes <= bytes * 2 / 3, "{plan:?}");
-    assert!(dry_run(site.path(), &LogConfig::default(), now).unwrap().is_empty(), "without a bound all stays");
+    assert!(
+        dry_run(site.path(), &LogConfig::default(), now).unwrap().is_empty(),
+        "without a bound all stays"
+    );
 }
 
 #[test]
