@@ -36,6 +36,8 @@ pub struct Facts {
     pub absent_tools: Vec<&'static str>,
     /// The BPF file system is mounted.
     pub bpffs: bool,
+    /// The environment with the schema of OCSF is whole.
+    pub ocsf: bool,
 }
 
 impl Facts {
@@ -63,6 +65,7 @@ impl Facts {
                 .map(|tool| tool.program)
                 .filter(|program| find_program(program).is_none())
                 .collect(),
+            ocsf: workspace::python_ready("ocsf").is_file(),
             bpffs: mounts_bpffs(&std::fs::read_to_string("/proc/mounts").unwrap_or_default()),
         }
     }

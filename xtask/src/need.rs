@@ -34,7 +34,7 @@ const fn tool(program: &'static str, package: &'static str, purpose: &'static st
 }
 
 /// The programs that tests, demo and bench run.
-pub const TOOLS: [Tool; 14] = [
+pub const TOOLS: [Tool; 15] = [
     tool("ip", "iproute2", "namespaces and veth pairs for the tests, the demo and the bench"),
     tool("bpftool", "bpftool", "an independent look at the kernel's programs and maps in tests"),
     tool("nft", "nftables", "the firewall that the bench compares with"),
@@ -56,6 +56,7 @@ pub const TOOLS: [Tool; 14] = [
         "golang-golang-x-mod-dev",
         "the same: its source",
     ),
+    tool("python3", "python3-venv", "another's check of exported events in tests"),
     tool("ps", "procps", "processes and sysctls in tests"),
 ];
 
@@ -99,7 +100,18 @@ pub enum Remedy {
     },
     /// The BPF file system.
     Bpffs,
+    /// Packages of Python in an environment of their own, below the target directory.
+    Python {
+        /// Name of the environment's directory.
+        name: &'static str,
+        /// The packages, each with its version.
+        packages: &'static [&'static str],
+    },
 }
+
+/// The environment with the published schema of OCSF.
+pub const OCSF: Remedy =
+    Remedy::Python { name: "ocsf", packages: &["ocsf-json-schema==1.2.0", "jsonschema==4.26.0"] };
 
 impl Remedy {
     /// The environment and the words of the command.
@@ -122,6 +134,15 @@ impl Remedy {
             }
             Self::Linker { debian: false } => words("cargo install bpf-linker"),
             Self::Bpffs => words(&format!("mount -t bpf bpf {BPFFS}")),
+            Self::Python { name, packages } => {
+                let home = crate::workspace::python_dir(name).display().to_string();
+                let install =
+                    format!("{home}/bin/pip install --disable-pip-version-check {}", packages.join(" "));
+                let ready = crate::workspace::python_ready(name).display().to_string();
+                // A half-made environment is made anew, and one that is whole says so.
+                let script = format!("python3 -m venv --clear {home} && {install} && touch {ready}");
+                vec!["sh".to_owned(), "-c".to_owned(), script]
+            }
         };
         (env, command)
     }
@@ -172,6 +193,9 @@ pub fn missing(facts: &Facts, scope: Scope) -> Vec<Need> {
                 "pinned maps and links",
                 Remedy::Bpffs,
             );
+        }
+        if !facts.ocsf {
+            push(&mut needs, "the published schema of OCSF", "checking exported events in tests", OCSF);
         }
     }
     if scope >= Scope::Vm {
@@ -252,6 +276,7 @@ mod tests {
             linker: Some("/bin/bpf-linker".into()),
             absent_tools: Vec::new(),
             bpffs: true,
+            ocsf: true,
             ..bare_debian()
         }
     }

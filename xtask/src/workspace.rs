@@ -22,6 +22,16 @@ pub fn bpf_object() -> PathBuf {
     bpf_dir().join("agentsec-ebpf.o")
 }
 
+/// An environment of Python's, with packages that tests use.
+pub fn python_dir(name: &str) -> PathBuf {
+    root().join("target").join(name)
+}
+
+/// Is there once the environment is whole.
+pub fn python_ready(name: &str) -> PathBuf {
+    python_dir(name).join("ready")
+}
+
 /// A command run at the root, without what `cargo run` put into our environment.
 pub fn command(program: impl AsRef<OsStr>) -> Command {
     let mut command = Command::new(program);

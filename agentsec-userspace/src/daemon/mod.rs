@@ -13,6 +13,7 @@ mod flows;
 mod networks;
 mod observe;
 mod operate;
+mod outside;
 mod recovery;
 mod reload;
 mod roster;
@@ -81,6 +82,7 @@ struct Daemon {
     recent: BTreeMap<Slot, Recent>,
     samples: Samples,
     recovery: Option<Service>,
+    outside: outside::Outside,
     /// Whether recovery has to hear at once how the agents are now.
     changed: bool,
     /// Keeps the index; `None` if there is no thread for it, and then the log is read instead.
@@ -106,8 +108,9 @@ pub fn run(options: RunOptions, config: Config) -> Result<()> {
         let (requests, inbox) = mpsc::channel(64);
         let (mut daemon, written) = Daemon::start(options, config)?;
         let told = daemon.start_recovery();
+        let drafts = daemon.start_outside();
         let server = daemon.serve(requests)?;
-        let stopped = daemon.work(bells, inbox, told, written).await;
+        let stopped = daemon.work(bells, inbox, told, drafts, written).await;
         server.stop().await;
         daemon.stop();
         stopped
@@ -131,6 +134,7 @@ impl Daemon {
         mut bells: Bells,
         mut inbox: mpsc::Receiver<Request>,
         mut told: mpsc::UnboundedReceiver<Told>,
+        mut drafts: mpsc::UnboundedReceiver<Draft>,
         mut written: mpsc::UnboundedReceiver<Written>,
     ) -> Result<()> {
         let mut terminate = signal(SignalKind::terminate()).context("listening for SIGTERM")?;
@@ -161,6 +165,7 @@ impl Daemon {
                     None => return Ok(()),
                 },
                 Some(told) = told.recv() => self.hear(told),
+                Some(draft) = drafts.recv() => self.record(clock::now(), draft),
                 rung = bells.ring() => {
                     self.networks.ring();
                     match rung? {

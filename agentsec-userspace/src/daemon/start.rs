@@ -68,6 +68,7 @@ impl Daemon {
             recent: BTreeMap::new(),
             samples: super::Samples::default(),
             recovery: None,
+            outside: super::outside::Outside::default(),
             changed: false,
             _index: keep_index(&options.state_dir),
             next_reclaim_ns: 0,

@@ -5,6 +5,7 @@
 //! [`evidence`] is the log. Questions read it as [`entries`], with the help of an [`index`] that can be thrown away at
 //! any time.
 
+pub mod anchor;
 pub mod canonical;
 pub mod chain;
 pub mod dead_letters;
@@ -14,7 +15,10 @@ pub mod evidence;
 pub mod head;
 pub mod index;
 pub mod journal;
+pub mod ocsf;
 pub mod query;
+pub mod remote;
+pub mod retention;
 pub mod sink;
 #[cfg(test)]
 mod tests;

@@ -1,8 +1,11 @@
 //! `log`: the forensic log itself.
 
+mod anchors;
+mod export;
 mod key;
 mod prove;
 mod reindex;
+mod retention;
 mod verify;
 mod verify_proof;
 
@@ -30,6 +33,12 @@ enum Verb {
     Key(key::Args),
     /// Build the index anew that answers questions, from the log alone; with or without a daemon
     Reindex(reindex::Args),
+    /// Write the log for other systems, a JSON document in each line; with or without a daemon
+    Export(export::Args),
+    /// Show where checkpoints of the log lie outside this host
+    Anchors(anchors::Args),
+    /// Show what the daemon would let go of the log now; nothing is changed
+    Retention(retention::Args),
 }
 
 impl Args {
@@ -40,6 +49,9 @@ impl Args {
             Verb::VerifyProof(args) => args.run(context),
             Verb::Key(args) => args.run(context),
             Verb::Reindex(args) => args.run(context),
+            Verb::Export(args) => args.run(context),
+            Verb::Anchors(args) => args.run(context),
+            Verb::Retention(args) => args.run(context),
         }
     }
 }

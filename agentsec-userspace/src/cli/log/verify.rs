@@ -7,7 +7,9 @@ use crate::cli::progress::Entries;
 use crate::cli::style::{Style, Tone, harmless};
 use crate::cli::units::count;
 use crate::cli::{Context, Outcome};
-use crate::record::evidence::check::{Finding, Kept, Report, check_heard};
+use crate::record::anchor::{Standing, Trusted, WitnessKey, newest_trusted};
+use crate::record::evidence::check::{Finding, Report, check_heard};
+use crate::record::evidence::note::PublicKey;
 use crate::record::evidence::tiles::TileStore;
 use crate::record::evidence::{LOG_NAME, key};
 use std::path::PathBuf;
@@ -17,6 +19,9 @@ pub(in crate::cli) struct Args {
     /// A checkpoint of this log that was kept elsewhere, or a file with several; may be given more than once
     #[arg(long, value_name = "FILE")]
     checkpoint: Vec<PathBuf>,
+    /// Key of a witness whose cosignature under such a checkpoint counts; may be given more than once
+    #[arg(long, value_name = "KEY", requires = "checkpoint")]
+    witness: Vec<String>,
     /// The log's public key, or a file with it, from where this host cannot change it
     #[arg(long, value_name = "KEY|FILE")]
     key: Option<String>,
@@ -30,59 +35,52 @@ impl Args {
             Some(given) => public_key(given)?,
             None => key::read_public(&directory).map_err(failed)?,
         };
-        let kept = self.kept()?;
+        let trusted = self.trusted(&key)?;
         let mut progress = Entries::of(context, "checking the log");
         let mut heard = |done, all| progress.tell(done, all);
-        let report = check_heard(&TileStore::new(&directory), &key, &kept, &mut heard).map_err(failed)?;
+        let store = TileStore::new(&directory);
+        let report = check_heard(&store, &key, &trusted.kept, &mut heard).map_err(failed)?;
         drop(progress);
+        let standing = trusted.standing(&report);
         if context.output.json {
-            context.output.object(&report)?;
+            context.output.object(&Told { report: &report, cosigned: standing.cosigned })?;
         } else {
-            context.output.text(&render(&report, self.key.is_some(), context.output.style))?;
+            context.output.text(&render(&report, &standing, self.key.is_some(), context.output.style))?;
         }
         Ok(if report.is_clean() { Exit::Ok } else { Exit::Unhealthy })
     }
 
-    fn kept(&self) -> Result<Vec<Kept>, CliError> {
-        let mut kept = Vec::new();
+    /// What the checkpoints that were given vouch for.
+    fn trusted(&self, key: &PublicKey) -> Result<Trusted, CliError> {
+        let mut files = Vec::new();
         for path in &self.checkpoint {
             let text =
                 std::fs::read_to_string(path).map_err(|error| cannot("reading", path, &error.into()))?;
-            let notes = notes(&text);
-            if notes.is_empty() {
-                return Err(CliError::failure(format!("{}: there is no checkpoint in it", path.display())));
-            }
-            let from = path.display().to_string();
-            kept.extend(notes.into_iter().map(|signed| Kept { from: from.clone(), signed }));
+            files.push((path.display().to_string(), text));
         }
-        Ok(kept)
+        let witness = |given: &String| {
+            WitnessKey::parse(given).map_err(|_| {
+                let message = format!(
+                    "--witness {given}: it is not a witness's key (NAME+HASH+BASE64, cosignature/v1)"
+                );
+                CliError::new(Exit::Usage, message, None)
+            })
+        };
+        let witnesses = self.witness.iter().map(witness).collect::<Result<Vec<_>, _>>()?;
+        newest_trusted(&files, key, &witnesses).map_err(|error| CliError::failure(error.to_string()))
     }
 }
 
-/// The notes in a text, one after the other. A note is lines, an empty one, and lines of signatures.
-fn notes(text: &str) -> Vec<String> {
-    let mut notes = Vec::new();
-    let mut note = String::new();
-    let mut is_signed = false;
-    for line in text.split_inclusive('\n') {
-        let is_signature = line.starts_with("— ");
-        if is_signed && !is_signature {
-            notes.push(std::mem::take(&mut note));
-        }
-        if note.is_empty() && line.trim().is_empty() {
-            is_signed = false;
-            continue;
-        }
-        is_signed = is_signature;
-        note.push_str(line);
-    }
-    if !note.trim().is_empty() {
-        notes.push(note);
-    }
-    notes
+/// The report, for machines.
+#[derive(serde::Serialize)]
+struct Told<'a> {
+    #[serde(flatten)]
+    report: &'a Report,
+    /// Of the anchored entries, those that a witness has vouched for.
+    cosigned: u64,
 }
 
-fn render(report: &Report, is_key_given: bool, style: Style) -> String {
+fn render(report: &Report, standing: &Standing, is_key_given: bool, style: Style) -> String {
     let total = report.signed + report.waiting;
     let mut text = format!("{}: {} entries\n", harmless(&report.origin), count(total));
     let mut line = |name: &str, entries: u64, what: &str| {
@@ -91,6 +89,7 @@ fn render(report: &Report, is_key_given: bool, style: Style) -> String {
         }
     };
     line("anchored", report.anchored, "covered by a checkpoint that was kept elsewhere");
+    line("cosigned", standing.cosigned, "of these, a witness vouches for them");
     let own = report.signed.saturating_sub(report.anchored);
     line("self-attested", own, "signed by this host only: whoever is root here could have rewritten them");
     line("waiting", report.waiting, "not under a checkpoint yet");
@@ -111,22 +110,4 @@ fn render(report: &Report, is_key_given: bool, style: Style) -> String {
         (false, None) => style.paint(Tone::Bad, "the entries are right, something else is not"),
     };
     text + &verdict + "\n"
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::record::evidence::note::Signer;
-
-    #[test]
-    fn notes_are_taken_apart_however_they_were_put_together() {
-        let signer = Signer::new("agentsec/host/1", &[7; 32]).unwrap();
-        let (one, two) = (signer.checkpoint(3, &[1; 32]), signer.checkpoint(4, &[2; 32]));
-        let witnessed = format!("{two}— witness AAAAAAAAAA==\n");
-        for text in [format!("{one}{witnessed}"), format!("\n{one}\n\n{witnessed}\n")] {
-            assert_eq!(notes(&text), [one.clone(), witnessed.clone()]);
-        }
-        assert_eq!(notes("\n\n"), Vec::<String>::new());
-        assert_eq!(notes("no note"), ["no note"]);
-    }
 }

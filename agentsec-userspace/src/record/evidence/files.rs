@@ -33,6 +33,35 @@ pub fn removed_before(store: &TileStore) -> Result<u64> {
     }
 }
 
+/// The full bundles of entries that are here: the number of each, and its bytes. In no order.
+///
+/// # Errors
+///
+/// When the directory cannot be read.
+pub fn bundles_on_disk(store: &TileStore) -> io::Result<Vec<(u64, u64)>> {
+    let mut found = Vec::new();
+    let mut directories = vec![Path::new("tile/entries").to_path_buf()];
+    while let Some(directory) = directories.pop() {
+        let listed = match fs::read_dir(store.root().join(&directory)) {
+            Ok(listed) => listed,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            Err(error) => return Err(error),
+        };
+        for entry in listed {
+            let entry = entry?;
+            let below = directory.join(entry.file_name());
+            if entry.file_type()?.is_dir() {
+                directories.push(below);
+            } else if let Some(tile) = below.to_str().and_then(parse)
+                && tile.width == TILE_WIDTH
+            {
+                found.push((tile.index, entry.metadata()?.len()));
+            }
+        }
+    }
+    Ok(found)
+}
+
 /// Files that are not what they should be. The tiles of a tree of `size` were compared before.
 pub(super) fn strays(store: &TileStore, size: u64) -> Result<Vec<Stray>> {
     let mut strays = Vec::new();

@@ -3,11 +3,12 @@
 //! Files may end anywhere after a crash; that is repaired and told. Files that contradict what the log has signed are
 //! evidence: they are set aside as they are, and a new log with a key of its own is begun.
 
+use super::files::removed_before;
 use super::key;
 use super::log::{EvidenceLog, LOCK_NAME, Opened, WAL_NAME, new_origin, open_wal, signer};
-use super::merkle::leaf_hash;
+use super::merkle::{Hash, leaf_hash};
 use super::note::{Checkpoint, Signer};
-use super::tiles::{Kind, TILE_WIDTH, TileStore, entries_in, hashes_in, tile_at};
+use super::tiles::{Kind, TILE_WIDTH, Tile, TileStore, entries_in, hashes_in, tile_at};
 use super::tree::Frontier;
 use super::wal::{self, Wal};
 use anyhow::{Context, Result};
@@ -132,18 +133,16 @@ fn edge(store: &TileStore, checkpoint: &Checkpoint, bundle: &[u8]) -> Result<Opt
     Ok((tree.root() == checkpoint.root && leaves == Some(last)).then_some(tree))
 }
 
-/// The tree from the entries alone; its tiles of hashes are written anew.
+/// The tree from the entries alone, and from the hashes of those that retention has removed; its tiles of hashes are
+/// written anew.
 fn rebuild(store: &TileStore, checkpoint: &Checkpoint) -> Result<Frontier> {
     let mut tree = Frontier::default();
     let mut tiles = Vec::new();
     let mut first = 0;
     while first < checkpoint.size {
         let tile = tile_at(Kind::Entries, first, checkpoint.size);
-        let bundle = store.read(tile)?.ok_or_else(|| contradiction(format!("{} is missing", tile.path())))?;
-        let entries = entries_in(&bundle).filter(|entries| entries.len() as u64 == tile.width);
-        let entries = entries.ok_or_else(|| contradiction(format!("{} is damaged", tile.path())))?;
-        for entry in entries {
-            tree.push(leaf_hash(entry), &mut |tile, hashes| tiles.push((tile, hashes.to_vec())));
+        for leaf in leaves(store, tile)? {
+            tree.push(leaf, &mut |tile, hashes| tiles.push((tile, hashes.to_vec())));
         }
         first += tile.width;
     }
@@ -157,6 +156,20 @@ fn rebuild(store: &TileStore, checkpoint: &Checkpoint) -> Result<Frontier> {
         store.write(&[(tile, hashes.as_flattened())])?;
     }
     Ok(tree)
+}
+
+/// The hashes of a bundle's entries.
+fn leaves(store: &TileStore, tile: Tile) -> Result<Vec<Hash>> {
+    let whole = |count: usize| count as u64 == tile.width;
+    let Some(bundle) = store.read(tile)? else {
+        let removed = (tile.index * TILE_WIDTH) + tile.width <= removed_before(store)?;
+        let hashes = store.read(Tile { kind: Kind::Hashes(0), ..tile })?.filter(|_| removed);
+        let hashes = hashes.and_then(|bytes| hashes_in(&bytes)).filter(|hashes| whole(hashes.len()));
+        return hashes.ok_or_else(|| contradiction(format!("{} is missing", tile.path())));
+    };
+    let entries = entries_in(&bundle).filter(|entries| whole(entries.len()));
+    let entries = entries.ok_or_else(|| contradiction(format!("{} is damaged", tile.path())))?;
+    Ok(entries.into_iter().map(leaf_hash).collect())
 }
 
 /// Takes up what the write-ahead file holds beyond the tiles.

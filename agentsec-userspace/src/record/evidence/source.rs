@@ -11,8 +11,8 @@ use crate::record::entries::{Entry, EventSource};
 use std::collections::VecDeque;
 use std::fs;
 use std::io;
-use std::path::Path;
-use std::time::SystemTime;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
 
 /// The log in a directory.
 #[derive(Clone, Debug)]
@@ -22,7 +22,14 @@ pub struct EvidenceSource {
 
 /// Changes when the log does.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Stamp([Option<(u64, SystemTime)>; 2]);
+pub struct Stamp {
+    files: [Option<(u64, SystemTime)>; 2],
+    /// When it was taken, if something was written just before: what is written now may have the same time.
+    fresh: Option<SystemTime>,
+}
+
+/// Files of the same time may have been written so far from each other.
+const GRAIN: Duration = Duration::from_millis(50);
 
 impl EvidenceSource {
     /// The log in `directory`, which need not exist yet.
@@ -44,7 +51,11 @@ impl EvidenceSource {
             let found = fs::metadata(self.store.root().join(name)).ok()?;
             Some((found.len(), found.modified().ok()?))
         };
-        Stamp([of(WAL_NAME), of("checkpoint")])
+        let files = [of(WAL_NAME), of("checkpoint")];
+        let now = SystemTime::now();
+        let is_fresh = |time: SystemTime| now.duration_since(time).map_or(true, |age| age < GRAIN);
+        let fresh = files.iter().flatten().any(|(_, time)| is_fresh(*time)).then_some(now);
+        Stamp { files, fresh }
     }
 
     /// Which log it is, once it has a checkpoint.
@@ -189,4 +200,10 @@ impl Iterator for Entries {
         }
         self.read.pop_front().map(Ok)
     }
+}
+
+/// Where the log of a state directory lies.
+#[must_use]
+pub fn log_directory(state_dir: &Path) -> PathBuf {
+    state_dir.join(super::LOG_NAME)
 }

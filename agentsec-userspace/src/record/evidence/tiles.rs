@@ -171,10 +171,23 @@ impl TileStore {
     ///
     /// When it cannot.
     pub fn replace(&self, path: &str, bytes: &[u8]) -> io::Result<()> {
+        self.replace_by(path, "new", bytes)
+    }
+
+    /// The same for a file that somebody else than the log's writer writes, at the same time perhaps.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot.
+    pub fn replace_beside(&self, path: &str, bytes: &[u8]) -> io::Result<()> {
+        self.replace_by(path, &format!("{path}.new"), bytes)
+    }
+
+    fn replace_by(&self, path: &str, new: &str, bytes: &[u8]) -> io::Result<()> {
         let target = self.root.join(path);
         let directory = target.parent().unwrap_or(&self.root);
         make_directories(directory)?;
-        let new = self.root.join("new");
+        let new = self.root.join(new);
         let written = create(&new).and_then(|mut file| {
             file.write_all(bytes)?;
             file.sync_all()

@@ -1,0 +1,206 @@
+//! `log export`: the log for other systems, entry by entry.
+
+use crate::api::Timestamp;
+use crate::cli::error::CliError;
+use crate::cli::exit::Exit;
+use crate::cli::units::since;
+use crate::cli::{Context, Outcome};
+use crate::record::entries::EventSource;
+use crate::record::evidence::EvidenceSource;
+use crate::record::evidence::source::log_directory;
+use crate::record::ocsf;
+use crate::record::query::EventQuery;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use std::fs;
+use std::io::{self, Write};
+use std::os::fd::AsFd as _;
+use std::path::Path;
+
+/// How often it is looked for new entries.
+const LOOK_MS: u16 = 250;
+/// Lines are handed on once there are so many bytes of them.
+const PIECE_BYTES: usize = 64 * 1024;
+
+#[derive(Debug, clap::Args)]
+pub(in crate::cli) struct Args {
+    /// Go on with new entries as they come
+    #[arg(long, short, conflicts_with = "to")]
+    follow: bool,
+    /// In which form
+    #[arg(long, value_enum, default_value_t = Format::Ocsf)]
+    format: Format,
+    /// Only since this time (2026-01-31T12:00:00Z), or for so long (90s, 10m, 2h, 1d)
+    #[arg(long, value_name = "TIME", value_parser = since)]
+    from: Option<Timestamp>,
+    /// Only before this time (in the same notations)
+    #[arg(long, value_name = "TIME", value_parser = since)]
+    to: Option<Timestamp>,
+    /// Only about this agent
+    #[arg(long)]
+    agent: Option<String>,
+    /// Only of this type, or of several with commas between
+    #[arg(long = "type", value_name = "TYPE", value_delimiter = ',')]
+    types: Vec<String>,
+    /// Only after this entry: the `metadata.sequence` of the last one that was taken
+    #[arg(long, value_name = "ENTRY")]
+    after: Option<u64>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum Format {
+    /// A document of the Open Cybersecurity Schema Framework in each line
+    Ocsf,
+}
+
+impl Args {
+    pub(in crate::cli) fn run(self, context: &Context) -> Outcome {
+        let log = log_in(&context.global.state_dir, self.follow)?;
+        let query = EventQuery {
+            since: self.from,
+            until: self.to,
+            agent: self.agent,
+            types: self.types,
+            ..EventQuery::default()
+        };
+        let mut last = self.after;
+        let mut out = io::stdout().lock();
+        loop {
+            // Before it is read, so that what comes meanwhile is read next.
+            let stamp = log.stamp();
+            export(&log, &query, self.format, &mut last, &mut out)?;
+            if !self.follow {
+                return Ok(Exit::Ok);
+            }
+            while log.stamp() == stamp {
+                wait(&out)?;
+            }
+        }
+    }
+}
+
+/// Writes the entries after `last` that are wanted, in whole lines only.
+fn export(
+    source: &dyn EventSource,
+    query: &EventQuery,
+    format: Format,
+    last: &mut Option<u64>,
+    out: &mut impl Write,
+) -> Result<(), CliError> {
+    let Format::Ocsf = format;
+    let mut lines = Vec::new();
+    let entries = source.entries_from(last.unwrap_or(0)).map_err(|error| unreadable(&error))?;
+    for entry in entries {
+        let (place, line) = entry.map_err(|error| unreadable(&error))?;
+        if last.is_some_and(|last| place <= last) {
+            continue;
+        }
+        *last = Some(place);
+        if !query.wants(&line) {
+            continue;
+        }
+        let document = serde_json::to_vec(&ocsf::document(place, &line));
+        lines.extend(document.map_err(|error| CliError::failure(format!("writing JSON: {error}")))?);
+        lines.push(b'\n');
+        if lines.len() >= PIECE_BYTES {
+            out.write_all(&lines)?;
+            lines.clear();
+        }
+    }
+    out.write_all(&lines)?;
+    Ok(out.flush()?)
+}
+
+/// Waits a moment, or tells that whoever read the output has gone.
+fn wait(out: &io::StdoutLock<'_>) -> Result<(), CliError> {
+    let mut watched = [PollFd::new(out.as_fd(), PollFlags::empty())];
+    match poll(&mut watched, PollTimeout::from(LOOK_MS)) {
+        Ok(0) | Err(nix::errno::Errno::EINTR) => Ok(()),
+        Ok(_) => Err(CliError::ReaderGone),
+        Err(error) => Err(CliError::failure(format!("waiting: {error}"))),
+    }
+}
+
+/// The log of a state directory.
+fn log_in(state: &Path, may_come: bool) -> Result<EvidenceSource, CliError> {
+    let directory = log_directory(state);
+    if may_come || fs::exists(&directory).map_err(|error| unreadable(&error))? {
+        return Ok(EvidenceSource::new(&directory));
+    }
+    let message = format!("there is no log in {}", state.display());
+    Err(CliError::new(Exit::NotFound, message, Some("--state-dir names the daemon's state directory")))
+}
+
+fn unreadable(error: &io::Error) -> CliError {
+    let message = format!("reading the log: {error}");
+    match error.kind() {
+        io::ErrorKind::PermissionDenied => CliError::new(
+            Exit::Refused,
+            message,
+            Some("run this as root: the log is readable by its owner only"),
+        ),
+        _ => CliError::failure(message),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::record::evidence::{EvidenceLog, Opened};
+
+    fn line(number: u64) -> String {
+        format!(
+            "{{\"agent_id\":\"{}\",\"event_type\":\"DROPS\",\"number\":{number}}}",
+            if number.is_multiple_of(2) { "even" } else { "odd" }
+        )
+    }
+
+    fn sequences(bytes: &[u8]) -> Vec<u64> {
+        let text = std::str::from_utf8(bytes).unwrap();
+        assert!(text.is_empty() || text.ends_with('\n'));
+        let sequence = |line: &str| {
+            let document: serde_json::Value = serde_json::from_str(line).unwrap();
+            document["metadata"]["sequence"].as_u64().unwrap()
+        };
+        text.lines().map(sequence).collect()
+    }
+
+    #[test]
+    fn what_was_taken_is_not_written_again_wherever_in_the_log_it_lies() {
+        let state = tempfile::tempdir().unwrap();
+        let lines: Vec<String> = (0..601).map(line).collect();
+        let Opened { mut log, .. } = EvidenceLog::open(&log_directory(state.path()), "host").unwrap();
+        log.append(&lines[..300], true).unwrap();
+        log.publish().unwrap();
+        log.append(&lines[300..600], true).unwrap();
+        let source = log_in(state.path(), false).unwrap();
+        let (mut last, mut out) = (None, Vec::new());
+        export(&source, &EventQuery::default(), Format::Ocsf, &mut last, &mut out).unwrap();
+        let all = sequences(&out);
+        assert_eq!(all.len(), 600);
+        // From any entry on; nothing more when there is nothing more.
+        for at in [0, 255, 256, 299, 300, 599] {
+            let (mut last, mut out) = (Some(all[at]), Vec::new());
+            export(&source, &EventQuery::default(), Format::Ocsf, &mut last, &mut out).unwrap();
+            assert_eq!(sequences(&out), all[at + 1..]);
+        }
+        let odd = EventQuery { agent: Some("odd".into()), ..EventQuery::default() };
+        let (mut last, mut out) = (None, Vec::new());
+        export(&source, &odd, Format::Ocsf, &mut last, &mut out).unwrap();
+        assert_eq!((sequences(&out).len(), last), (300, Some(all[599])));
+        // New entries change the stamp, and are what is written next.
+        let stamp = source.stamp();
+        log.append(&lines[600..], true).unwrap();
+        assert!(source.stamp() != stamp);
+        let (mut last, mut out) = (Some(599), Vec::new());
+        export(&source, &EventQuery::default(), Format::Ocsf, &mut last, &mut out).unwrap();
+        assert_eq!(sequences(&out), [600]);
+    }
+
+    #[test]
+    fn a_log_that_is_not_there_is_named() {
+        let state = tempfile::tempdir().unwrap();
+        let Err(CliError::Failed(failure)) = log_in(state.path(), false) else { panic!("found") };
+        assert!(failure.message.contains("there is no log in"));
+        assert!(log_in(state.path(), true).is_ok(), "it may come");
+    }
+}
