@@ -46,8 +46,8 @@ pub fn removable(shelves: &BTreeMap<String, Shelf<'_>>) -> BTreeMap<String, Vec<
 
 /// What an agent's own rule keeps.
 fn own<'a>(shelf: &Shelf<'a>) -> BTreeSet<&'a str> {
-    // What its repository no longer has is no snapshot to keep: another counts in its place.
-    let newest_first = || shelf.records.iter().rev().filter(|record| !record.missing);
+    // What nobody has any more is no snapshot to keep: another counts in its place.
+    let newest_first = || shelf.records.iter().rev().filter(|record| record.is_there());
     let mut kept: BTreeSet<&str> =
         newest_first().take(shelf.keep.last as usize).map(|record| record.id.as_str()).collect();
     kept.extend(newest_first().find(|record| record.is_verified()).map(|record| record.id.as_str()));

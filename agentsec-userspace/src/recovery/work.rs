@@ -57,6 +57,7 @@ pub(super) fn create(
                 tidy(task, group);
             }
             copy(task, &records);
+            remember(task, &records);
             let own = records.into_iter().find(|(name, _)| name == agent).map(|(_, record)| record);
             Ok(serde_json::to_value(own).unwrap_or_default())
         }
@@ -262,6 +263,24 @@ fn copy(task: &Task, records: &[(String, Record)]) {
     }
 }
 
+/// Keeps what is new in memory too, where there is room for it. What fails is told; the snapshot itself stands.
+fn remember(task: &Task, records: &[(String, Record)]) {
+    for (name, record) in records {
+        let kept = (|| {
+            let store = task.service.world().store(name, &task.service.shared().paths.state_dir)?;
+            let Some(memory) = &store.memory else { return Ok(()) };
+            task.say(format!("keeping {} of {name} in memory", super::plan::short(&record.id)));
+            memory.keep(&store.restic, record, &task.cancel).map(drop)
+        })();
+        if let Err(failure) = kept {
+            let data = json!({
+                "action": "failed", "work": "memory", "snapshot": record.id, "error": failure.message,
+            });
+            tell(task, name, EventKind::Snapshot, data);
+        }
+    }
+}
+
 /// Brings an agent back, and asks for its probation.
 pub(super) fn recover(task: &Task, progress: Progress) -> Result<Value, Failure> {
     let (mut tell_step, subjects) = (|message: String| task.say(message), subjects(task, &progress)?);
@@ -303,6 +322,8 @@ fn subjects(task: &Task, progress: &Progress) -> Result<BTreeMap<String, Subject
 
 /// Records what came of a recovery; whoever is back goes on probation.
 fn conclude(task: &Task, progress: &Progress, result: Result<(), Failure>) -> Result<Value, Failure> {
+    let read_from: BTreeMap<&String, &String> =
+        progress.parts.iter().map(|(agent, part)| (agent, &part.read_from)).collect();
     let snapshots: BTreeMap<&String, &String> =
         progress.plan.steps.iter().map(|step| (&step.agent, &step.snapshot)).collect();
     let world = task.service.world();
@@ -320,6 +341,7 @@ fn conclude(task: &Task, progress: &Progress, result: Result<(), Failure>) -> Re
             "affected_services": snapshots.keys().collect::<Vec<_>>(),
             "recovery_snapshot": snapshot,
             "snapshots": snapshots,
+            "read_from": read_from,
             "succeeded": result.is_ok(),
             "error": result.as_ref().err().map(|failure| failure.message.clone()),
             "answers": incident,

@@ -2,31 +2,33 @@
 //!
 //! What it does is not taken on trust where its exit code cannot be: see [`Restic::verify`].
 
+mod answer;
+mod complaint;
+mod location;
+mod run;
+
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
-use std::fs;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
 use std::sync::Mutex;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
-use serde::Deserialize;
 use serde_json::Value;
 
-use super::child::{self, Bounds, Cancel, ChildError, Ended, Heard};
+use super::child::{self, Bounds, Cancel, Heard};
 use super::error::{Failure, Kind};
 use super::local;
+use answer::{Counted, Node};
+use complaint::Missed;
+
+pub use answer::{Found, Stored, Written};
+pub use location::{environment, shown};
 
 /// Tag of every snapshot that we make.
 pub const TAG: &str = "agentsec";
-/// restic collects its garbage when a fifth has been added: half the memory for a few per cent of time.
-const GARBAGE_PERCENT: &str = "20";
 
 /// What restic says when it ends with code 3.
 const INCOMPLETE: &str = "at least one source file";
-/// "No such file or directory", as restic's messages number it.
-const ENOENT: i32 = 2;
 
 /// One repository and how to reach it.
 #[derive(Clone, Debug)]
@@ -45,44 +47,6 @@ pub struct Restic {
     pub deadline: Duration,
     /// Whether to leave the processors to others.
     pub nice: bool,
-}
-
-/// A snapshot as the repository tells of it.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
-pub struct Stored {
-    /// Its full id: the SHA-256 of its document.
-    pub id: String,
-    /// Id of its tree, over everything below.
-    pub tree: String,
-    /// RFC 3339.
-    pub time: String,
-    /// Words that it was made with.
-    #[serde(default)]
-    pub tags: Vec<String>,
-}
-
-/// What was written.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Written {
-    /// Files in the snapshot.
-    pub files: u64,
-    /// Their bytes.
-    pub bytes: u64,
-    /// Bytes that were new to the repository.
-    pub added: u64,
-    /// Files that were gone when their turn came.
-    pub vanished: u64,
-}
-
-/// What was found in a snapshot that was read again.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Found {
-    /// Id of its tree.
-    pub tree: String,
-    /// Files, each under each of its names.
-    pub files: u64,
-    /// Their bytes.
-    pub bytes: u64,
 }
 
 /// How far something is: done of all, in bytes.
@@ -110,6 +74,15 @@ impl Restic {
             Err(failure) if failure.message.contains("already") => Ok(()),
             Err(failure) => Err(failure),
         }
+    }
+
+    /// Opens the repository and closes it again.
+    ///
+    /// # Errors
+    ///
+    /// When it is not there, cannot be reached, or the key is not its.
+    pub fn open(&self, cancel: &Cancel) -> Result<(), Failure> {
+        self.run(&["cat", "config", "--no-lock"], cancel, |_| {}).map(drop)
     }
 
     /// Stores `name` of the directory `parent`; the beginning of the snapshot's id, or all of it.
@@ -315,299 +288,9 @@ impl Restic {
         there.run(&arguments, cancel, |_| {}).map(drop)
     }
 
-    fn run(
-        &self,
-        arguments: &[&str],
-        cancel: &Cancel,
-        on_line: impl FnMut(&[u8]) + Send,
-    ) -> Result<Ended, Failure> {
-        let mut command = self.command();
-        command.args(arguments);
-        self.end(command, self.bounds(cancel), on_line)
-    }
-
-    /// Runs restic; a lock that a dead process has left is removed once.
-    fn end(
-        &self,
-        mut command: Command,
-        bounds: Bounds<'_>,
-        mut on_line: impl FnMut(&[u8]) + Send,
-    ) -> Result<Ended, Failure> {
-        let first = self.judge(child::lines(&mut command, bounds, &mut on_line));
-        if !first.as_ref().is_err_and(|failure| failure.kind == Kind::Locked) {
-            return first;
-        }
-        // `unlock` removes only locks whose process is gone, or that nobody has refreshed for half an hour.
-        let mut unlock = self.command();
-        unlock.arg("unlock");
-        self.judge(child::lines(&mut unlock, bounds, |_| {}))?;
-        self.judge(child::lines(&mut command, bounds, on_line))
-    }
-
-    fn judge(&self, ended: Result<Ended, ChildError>) -> Result<Ended, Failure> {
-        let about = |what: &dyn std::fmt::Display| format!("restic on {}: {what}", self.shown());
-        match ended {
-            Ok(ended) if ended.status.success() => Ok(ended),
-            Ok(ended) => {
-                let said = if ended.said.is_empty() { ended.status.to_string() } else { ended.said };
-                Err(Failure::new(kind_of(&said), about(&said)))
-            }
-            Err(ChildError::Spawn(error)) => {
-                let message = format!("{} cannot be run ({error}): install restic", self.program.display());
-                Err(Failure::new(Kind::NoProgram, message))
-            }
-            Err(error) => Err(Failure::new(
-                match &error {
-                    ChildError::TimedOut(_) => Kind::TimedOut,
-                    ChildError::Cancelled => Kind::Cancelled,
-                    ChildError::GaveUp(line) => kind_of(line),
-                    _ => Kind::Other,
-                },
-                about(&error),
-            )),
-        }
-    }
-
     /// The repository without what may be a password in its address.
     #[must_use]
     pub fn shown(&self) -> String {
         shown(&self.repository)
-    }
-
-    fn bounds<'a>(&self, cancel: &'a Cancel) -> Bounds<'a> {
-        Bounds {
-            deadline: self.deadline,
-            cancel,
-            hear: if self.is_local() { &hear_local } else { &hear_remote },
-        }
-    }
-
-    fn command(&self) -> Command {
-        // A child must not outlive a daemon that is killed: nobody would know what it still writes.
-        let mut words: Vec<&OsStr> = child::ending_with_us().into_iter().map(OsStr::new).collect();
-        // The daemon is the last to go when memory is short; this is not.
-        if Path::new("/usr/bin/choom").exists() {
-            words.extend(["/usr/bin/choom", "-n", "500", "--"].map(OsStr::new));
-        }
-        if self.nice {
-            words.extend(["/usr/bin/nice", "-n", "10"].map(OsStr::new));
-        }
-        words.push(self.program.as_os_str());
-        let mut command = Command::new(words[0]);
-        command.args(&words[1..]).stdin(Stdio::null()).current_dir("/").env_clear();
-        command
-            .env("PATH", "/usr/bin:/bin")
-            .env("RESTIC_REPOSITORY", &self.repository)
-            .env("RESTIC_PASSWORD_FILE", &self.key_file)
-            .env("RESTIC_CACHE_DIR", &self.cache)
-            .env("RESTIC_PROGRESS_FPS", "4")
-            .env("GOGC", GARBAGE_PERCENT)
-            .env("LC_ALL", "C")
-            .envs(&self.environment);
-        if self.is_local() {
-            command.arg("--no-cache");
-        }
-        command
-    }
-}
-
-/// A location without what may be a password in it.
-#[must_use]
-pub fn shown(location: &str) -> String {
-    match location.split_once('@') {
-        Some((before, after)) if !location.starts_with('/') => {
-            let scheme = before.rsplit_once("//").map_or("", |(scheme, _)| scheme);
-            format!("{scheme}//…@{after}")
-        }
-        _ => location.to_owned(),
-    }
-}
-
-/// Reads a file of `NAME=VALUE` lines, which like the key must be nobody else's to read.
-///
-/// # Errors
-///
-/// When it cannot be read, others may read it, or a line is something else.
-pub fn environment(path: &Path) -> Result<BTreeMap<OsString, OsString>, Failure> {
-    super::key::check(path)?;
-    let text = fs::read_to_string(path).map_err(Failure::io(path.display()))?;
-    let lines =
-        text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty() && !line.starts_with('#'));
-    lines
-        .map(|(number, line)| {
-            let (name, value) = line.split_once('=').ok_or_else(|| {
-                Failure::new(Kind::Other, format!("{}:{}: not NAME=VALUE", path.display(), number + 1))
-            })?;
-            Ok((name.trim().into(), value.into()))
-        })
-        .collect()
-}
-
-/// A repeated attempt can only fail again on a local disk when data is not there or not right.
-fn hear_local(line: &str) -> Heard {
-    let signs = ["no such file", "verification failed", "hash", "not a directory", "no space left", "EOF"];
-    hear_repeated(line, &signs)
-}
-
-/// And on a server that does not allow it.
-fn hear_remote(line: &str) -> Heard {
-    hear_repeated(line, &["403 Forbidden", "401 Unauthorized", "Access Denied", "AccessDenied"])
-}
-
-fn hear_repeated(line: &str, signs: &[&str]) -> Heard {
-    let is_vain = line.contains("returned error, retrying") && signs.iter().any(|sign| line.contains(sign));
-    if is_vain { Heard::Vain } else { Heard::Kept }
-}
-
-/// What a backup could not read.
-#[derive(Default)]
-struct Missed {
-    parent: PathBuf,
-    /// Unix seconds.
-    began: i64,
-    vanished: u64,
-    unread: Vec<String>,
-}
-
-impl Missed {
-    /// For a backup below `parent` that begins now.
-    fn since(parent: &Path) -> Self {
-        let began = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-        let began = i64::try_from(began.as_secs()).unwrap_or(i64::MAX);
-        Self { parent: parent.to_owned(), began, ..Self::default() }
-    }
-
-    fn hear(&mut self, line: &str) -> Heard {
-        let Ok(message) = serde_json::from_str::<Value>(line) else { return hear_remote(line) };
-        if message["message_type"] != "error" {
-            return Heard::Kept;
-        }
-        if self.has_vanished(&message) {
-            self.vanished += 1;
-        } else if self.unread.len() < 5 {
-            self.unread.push(describe(&message));
-        }
-        Heard::Counted
-    }
-
-    /// Whether what could not be read is gone, and so no part of the state any more. Some errors come without a
-    /// reason; then what is there now tells: nothing, or something that was made or changed meanwhile.
-    fn has_vanished(&self, message: &Value) -> bool {
-        match message["error"]["Err"].as_i64() {
-            Some(code) => code == i64::from(ENOENT),
-            None => {
-                match fs::symlink_metadata(self.parent.join(message["item"].as_str().unwrap_or_default())) {
-                    Ok(about) => about.ctime() >= self.began,
-                    Err(error) => error.kind() == std::io::ErrorKind::NotFound,
-                }
-            }
-        }
-    }
-}
-
-/// One line for a file that could not be read.
-fn describe(message: &Value) -> String {
-    let item = message["item"].as_str().unwrap_or("something");
-    let error = &message["error"];
-    match (error["Op"].as_str(), error["Err"].as_i64()) {
-        (Some(op), Some(code)) => {
-            format!("{op} {item}: {}", std::io::Error::from_raw_os_error(i32::try_from(code).unwrap_or(0)))
-        }
-        _ => format!("{item}: {error}"),
-    }
-}
-
-/// What restic complains of.
-fn kind_of(said: &str) -> Kind {
-    let said = said.to_lowercase();
-    let table: [(&str, Kind); 22] = [
-        ("403 forbidden", Kind::Denied),
-        ("401 unauthorized", Kind::Denied),
-        ("access denied", Kind::Denied),
-        ("accessdenied", Kind::Denied),
-        ("wrong password", Kind::Key),
-        ("no key found", Kind::Key),
-        ("already locked", Kind::Locked),
-        ("unable to create lock", Kind::Locked),
-        ("no space left", Kind::NoSpace),
-        ("disk quota exceeded", Kind::NoSpace),
-        ("unable to open config file", Kind::NoRepository),
-        ("config file does not exist", Kind::NoRepository),
-        ("no matching id", Kind::NoSnapshot),
-        ("no snapshot found", Kind::NoSnapshot),
-        ("ciphertext verification failed", Kind::Damaged),
-        ("hash mismatch", Kind::Damaged),
-        ("does not match", Kind::Damaged),
-        ("invalid data returned", Kind::Damaged),
-        ("not found in index", Kind::Damaged),
-        ("not found in repository", Kind::Damaged),
-        ("no such file", Kind::Damaged),
-        ("eof", Kind::Damaged),
-    ];
-    table.iter().find(|(sign, _)| said.contains(sign)).map_or(Kind::Other, |(_, kind)| *kind)
-}
-
-/// One line of `ls`.
-#[derive(Deserialize)]
-struct Node {
-    struct_type: String,
-    #[serde(rename = "type", default)]
-    kind: String,
-    #[serde(default)]
-    size: u64,
-    #[serde(default)]
-    id: String,
-    #[serde(default)]
-    tree: String,
-}
-
-/// Counts what is written and tells how far that is.
-struct Counted<'a> {
-    progress: Progress<'a>,
-    done: u64,
-    all: u64,
-}
-
-impl std::io::Write for Counted<'_> {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        self.done += bytes.len() as u64;
-        (self.progress)(self.done, self.all);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        Ok(())
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn restics_complaints_are_told_apart() {
-        for (said, kind) in [
-            ("Fatal: wrong password or no key found", Kind::Key),
-            ("Fatal: unable to open config file: stat nope/config: no such file", Kind::NoRepository),
-            ("unable to create lock in backend: repository is already locked by PID 7", Kind::Locked),
-            ("decrypting blob ac failed: ciphertext verification failed", Kind::Damaged),
-            ("Save(<data/1>) returned error: write: no space left on device", Kind::NoSpace),
-            ("open data/4f: no such file or directory", Kind::Damaged),
-            ("something new", Kind::Other),
-        ] {
-            assert_eq!(kind_of(said), kind, "{said}");
-        }
-    }
-
-    #[test]
-    fn only_what_cannot_get_better_is_vain() {
-        let heard =
-            |why: &str| hear_local(&format!("Load(<data/4f>) returned error, retrying after 1s: {why}"));
-        assert_eq!(heard("open x: no such file or directory"), Heard::Vain);
-        assert_eq!(heard("connection refused"), Heard::Kept);
-        assert_eq!(hear_local("no such file or directory"), Heard::Kept);
-        let refused = "Remove(<snapshot/a8>) returned error, retrying after 1s: blob not removed, server response: 403 Forbidden (403)";
-        assert_eq!((hear_remote(refused), kind_of(refused)), (Heard::Vain, Kind::Denied));
-        assert_eq!(hear_remote("Load(<data/4f>) returned error, retrying after 1s: EOF"), Heard::Kept);
     }
 }
