@@ -36,6 +36,10 @@ pub struct Facts {
     pub absent_tools: Vec<&'static str>,
     /// The BPF file system is mounted.
     pub bpffs: bool,
+    /// Python makes environments of its own.
+    pub python: bool,
+    /// The object store of the tests is installed.
+    pub object_store: bool,
 }
 
 impl Facts {
@@ -64,6 +68,8 @@ impl Facts {
                 .filter(|program| find_program(program).is_none())
                 .collect(),
             bpffs: mounts_bpffs(&std::fs::read_to_string("/proc/mounts").unwrap_or_default()),
+            python: makes_environments(),
+            object_store: workspace::object_store().join("bin/moto_server").is_file(),
         }
     }
 
@@ -86,6 +92,12 @@ fn toolchains() -> Option<Vec<Toolchain>> {
 fn starts(linker: &PathBuf) -> bool {
     let mut command = Command::new(linker);
     command.arg("--version").env_remove("LD_LIBRARY_PATH").stdout(Stdio::null()).stderr(Stdio::null());
+    command.status().is_ok_and(|status| status.success())
+}
+
+fn makes_environments() -> bool {
+    let mut command = Command::new("python3");
+    command.args(["-c", "import ensurepip, venv"]).stdout(Stdio::null()).stderr(Stdio::null());
     command.status().is_ok_and(|status| status.success())
 }
 

@@ -93,6 +93,8 @@ pub enum Remedy {
     },
     /// The BPF file system.
     Bpffs,
+    /// The object store of the tests, in a Python environment of its own.
+    ObjectStore,
 }
 
 impl Remedy {
@@ -116,6 +118,7 @@ impl Remedy {
             }
             Self::Linker { debian: false } => words("cargo install bpf-linker"),
             Self::Bpffs => words(&format!("mount -t bpf bpf {BPFFS}")),
+            Self::ObjectStore => words("sh tests/object-store.sh"),
         };
         (env, command)
     }
@@ -167,6 +170,14 @@ pub fn missing(facts: &Facts, scope: Scope) -> Vec<Need> {
                 Remedy::Bpffs,
             );
         }
+    }
+    if scope >= Scope::Test && !facts.object_store {
+        if !facts.python {
+            let purpose = "installing the object store of the tests";
+            push(&mut needs, "Python's venv", purpose, Remedy::Package("python3-venv"));
+        }
+        let purpose = "an object store with locks that keeps snapshots in tests";
+        push(&mut needs, "target/object-store", purpose, Remedy::ObjectStore);
     }
     if scope >= Scope::Vm {
         tools(facts, &VM_TOOLS, &mut needs);
@@ -246,6 +257,8 @@ mod tests {
             linker: Some("/bin/bpf-linker".into()),
             absent_tools: Vec::new(),
             bpffs: true,
+            python: true,
+            object_store: true,
             ..bare_debian()
         }
     }

@@ -86,6 +86,7 @@ fn apply(progress: &Progress, needs: &[Need]) -> Result<()> {
             Remedy::Link => "setup: link Debian's toolchain",
             Remedy::Linker { .. } => "setup: build bpf-linker",
             Remedy::Bpffs => "setup: mount the BPF file system",
+            Remedy::ObjectStore => "setup: install the object store of the tests",
         };
         let (env, words) = remedy.command();
         run(progress, label, &env, &words)?;

@@ -22,6 +22,11 @@ pub fn bpf_object() -> PathBuf {
     bpf_dir().join("agentsec-ebpf.o")
 }
 
+/// The Python environment with the object store of the tests.
+pub fn object_store() -> PathBuf {
+    root().join("target/object-store")
+}
+
 /// A command run at the root, without what `cargo run` put into our environment.
 pub fn command(program: impl AsRef<OsStr>) -> Command {
     let mut command = Command::new(program);

@@ -11,6 +11,9 @@ use super::complaint::{hear_local, hear_remote, kind_of};
 
 /// restic collects its garbage when a fifth has been added: half the memory for a few per cent of time.
 const GARBAGE_PERCENT: &str = "20";
+/// Packs of 4 MiB. An index is read and written as a whole, and is closed with the pack that fills it: a pack of the usual
+/// 16 MiB that holds only small files fills several times what an index should have, and a third more memory.
+const PACK_MIB: &str = "4";
 
 impl Restic {
     pub(super) fn run(
@@ -94,6 +97,7 @@ impl Restic {
             .env("RESTIC_CACHE_DIR", &self.cache)
             .env("RESTIC_PROGRESS_FPS", "4")
             .env("GOGC", GARBAGE_PERCENT)
+            .env("RESTIC_PACK_SIZE", PACK_MIB)
             .env("LC_ALL", "C")
             .envs(&self.environment);
         if self.is_local() {
