@@ -39,6 +39,17 @@ pub fn home(run_dir: &Path) -> Option<PathBuf> {
     is_memory.then(|| run_dir.join(HOME))
 }
 
+/// Gives up what is below `home` of agents that are none of `agents` any more.
+pub fn sweep<'a>(home: &Path, agents: impl Iterator<Item = &'a str> + Clone) {
+    for entry in std::fs::read_dir(home).into_iter().flatten().flatten() {
+        let name = entry.file_name();
+        if !agents.clone().any(|agent| *agent == *name) {
+            // What stays takes room until the next reboot, and does no other harm.
+            let _ = staging::clear(&entry.path());
+        }
+    }
+}
+
 impl Memory {
     /// The memory of `agent` below `home`, of at most `most_bytes`.
     #[must_use]

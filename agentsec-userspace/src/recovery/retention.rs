@@ -109,7 +109,10 @@ mod tests {
     fn what_is_gone_from_the_repository_takes_nobodys_place() {
         let mut records: Vec<Record> = (0..4).map(|n| record(format!("{n}"), n, true)).collect();
         (records[2].missing, records[3].missing) = (true, true);
-        assert_eq!(gone(&records, Keep { last: 1, hourly: 0, daily: 0 }), ["0", "2", "3"]);
+        let one = Keep { last: 1, hourly: 0, daily: 0 };
+        assert_eq!(gone(&records, one), ["0", "2", "3"]);
+        (records[2].copied, records[2].tree) = (true, Some("t".into()));
+        assert_eq!(gone(&records, one), ["0", "1", "3"], "a copy is one to keep");
     }
 
     proptest! {

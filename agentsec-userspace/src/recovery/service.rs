@@ -24,7 +24,7 @@ use super::progress::Progress;
 use super::schedule::Turn;
 use super::suspicion;
 use super::world::{Told, World};
-use super::{automatic, store, tiers, work};
+use super::{automatic, memory, store, tiers, work};
 
 /// Where things are.
 #[derive(Clone, Debug)]
@@ -267,6 +267,11 @@ impl Service {
         let agents = std::fs::read_dir(home.join("agents")).into_iter().flatten().flatten();
         for agent in agents {
             super::freeze::thaw_left(&agent.path().join("frozen"));
+        }
+        let world = self.world();
+        if let Some(memory) = &world.memory {
+            let is_off = world.common.memory_bytes.is_none();
+            memory::sweep(memory, world.agents.keys().map(String::as_str).filter(|_| !is_off));
         }
         for left in Progress::left(&home) {
             let taken = left.and_then(|progress| {

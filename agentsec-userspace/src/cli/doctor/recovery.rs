@@ -52,11 +52,23 @@ fn of_repositories(config: &Config, agents: &[(&String, &AgentRecovery)], state_
         Store::new(name, recovery, &config.recovery, state_dir)
     };
     let stores: Result<Vec<Store>, Failure> = agents.iter().map(store).collect();
+    let stores = stores.map(|stores| stores.into_iter().flat_map(with_copy).collect::<Vec<_>>());
     match stores.map(|stores| told(&stores, &health::repositories(&stores))) {
         Ok((found, true)) => good(REPOSITORIES, found),
         Ok((found, false)) => bad(REPOSITORIES, found, REMEDY),
         Err(failure) => bad(REPOSITORIES, failure.message, REMEDY),
     }
+}
+
+/// A store, and the one where its copies go as if that were an agent's own.
+fn with_copy(store: Store) -> Vec<Store> {
+    let copy = store.copy_to.as_ref().map(|location| {
+        let mut copy = store.clone();
+        copy.agent = format!("copy of {}", store.agent);
+        copy.restic.repository.clone_from(location);
+        copy
+    });
+    std::iter::once(store).chain(copy).collect()
 }
 
 /// One line over all repositories, and whether all of them can be used.
