@@ -109,6 +109,10 @@ fn identified(restic: &Restic, record: &Record, is_own: bool, cancel: &Cancel) -
     let fits = |stored: &&Stored| {
         if is_own { record.is(stored) } else { record.tree.as_ref() == Some(&stored.tree) }
     };
+    if is_own && found.is_empty() {
+        let message = format!("the repository no longer has snapshot {}", record.id);
+        return Err(Failure::new(Kind::NoSnapshot, message));
+    }
     found.iter().find(fits).map(|stored| stored.id.clone()).ok_or_else(|| {
         let message = format!("the repository's snapshot {} is not the one that was made", record.id);
         Failure::new(Kind::Damaged, message)
