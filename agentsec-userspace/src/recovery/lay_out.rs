@@ -77,6 +77,15 @@ impl Store {
         Err(nowhere(passed_over, self.tier()))
     }
 
+    /// Where [`Self::lay_out`] lays out: known before anything is there, so that whoever is killed meanwhile has said so.
+    ///
+    /// # Errors
+    ///
+    /// When there is no safe place.
+    pub fn place(&self, target: &Target, name: &str) -> Result<PathBuf, Failure> {
+        staging::place(&self.staging, target, name)
+    }
+
     /// What its own repository is: [`DISK`] or [`REMOTE`].
     #[must_use]
     pub fn tier(&self) -> &'static str {

@@ -110,6 +110,9 @@ impl<'a> Recovery<'a> {
             let is_directory = matches!(store.spec.source, StateSource::Directory(_));
             let name =
                 staging::name_for(&step.agent, std::ffi::OsStr::new(super::plan::short(&step.snapshot)));
+            let place = store.place(&target, &name)?;
+            self.part(&step.agent).place = Some(place);
+            self.progress.save(self.home)?;
             let laid_out = store.lay_out(&step.snapshot, &target, &name, self.cancel)?;
             let part = self.progress.parts.entry(step.agent.clone()).or_default();
             part.identity = if is_directory { identity_of(&laid_out.directory) } else { None };
