@@ -10,6 +10,8 @@
 //! * [`bench`]: what containment costs.
 //! * [`daemon`]: the daemon itself in the lab's host namespace, with its own sockets, state and pins.
 //! * [`scene`]: a lab with a daemon in it.
+//! * [`quiet`]: a daemon whose agents can be brought back.
+//! * [`stores`]: servers that keep snapshots.
 //! * [`cgroup::scene`]: a daemon whose agents are processes.
 //! * [`neighbours`]: a daemon whose agents share a link.
 //! * [`foreign`]: programs of somebody else on the same hooks.
@@ -31,9 +33,11 @@ pub mod lab;
 pub mod link;
 pub mod neighbours;
 pub mod netns;
+pub mod quiet;
 pub mod scene;
 pub mod servers;
 pub mod small_disk;
+pub mod stores;
 pub mod traffic;
 mod unique;
 pub mod wait;

@@ -17,7 +17,7 @@ use agentsec::clock;
 use agentsec::config::recovery::{AgentRecovery, RecoveryConfig};
 use agentsec::recovery::staging::{self, Target};
 use agentsec::recovery::store::Wish;
-use agentsec::recovery::{Cancel, Failure, Moment, Record, Store};
+use agentsec::recovery::{Cancel, Failure, LaidOut, Moment, Record, Store};
 use anyhow::{Context, Result, ensure};
 
 /// A store whose agent's state is the directory `state` beside it.
@@ -66,8 +66,8 @@ impl Bench {
     /// Restores one as `snapshot restore` does.
     pub fn restore(&self, id: &str, to: &Path) -> Result<(), Failure> {
         let target = Target::of(to)?;
-        let (laid_out, place) = self.store.lay_out(id, &target, "test", &Cancel::default())?;
-        let exchanged = staging::exchange(&laid_out, &target);
+        let LaidOut { directory, place, .. } = self.store.lay_out(id, &target, "test", &Cancel::default())?;
+        let exchanged = staging::exchange(&directory, &target);
         staging::clear(&place)?;
         exchanged.map(drop)
     }
@@ -168,9 +168,9 @@ fn a_commands_output_is_stored_whole_or_not_at_all() -> Result<()> {
     let record = create(&store)?;
     store.verify(&record.id, &now, &Cancel::default(), &mut |_, _| {})?;
     let target = Target::of(&bench.path("none"))?;
-    let (laid_out, place) = store.lay_out(&record.id, &target, "test", &Cancel::default())?;
-    store.feed(&laid_out, &Cancel::default())?;
-    staging::clear(&place)?;
+    let laid_out = store.lay_out(&record.id, &target, "test", &Cancel::default())?;
+    store.feed(&laid_out.directory, &Cancel::default())?;
+    staging::clear(&laid_out.place)?;
     assert_eq!(fs::read_to_string(restored)?, "the state");
     Ok(())
 }
@@ -187,7 +187,7 @@ fn handed_over_state_comes_back_as_it_was() -> Result<()> {
     assert!(bench.store.hand_over(b"x").is_err(), "a directory's agent hands over nothing");
     let record = create()?;
     let target = Target::of(&bench.path("none"))?;
-    let (laid_out, _) = store.lay_out(&record.id, &target, "test", &Cancel::default())?;
-    assert_eq!(fs::read(laid_out.join("content"))?, b"0123456789");
+    let laid_out = store.lay_out(&record.id, &target, "test", &Cancel::default())?;
+    assert_eq!(fs::read(laid_out.directory.join("content"))?, b"0123456789");
     Ok(())
 }

@@ -38,6 +38,10 @@ pub struct Facts {
     pub bpffs: bool,
     /// The environment with the schema of OCSF is whole.
     pub ocsf: bool,
+    /// Python makes environments of its own.
+    pub python: bool,
+    /// The object store of the tests is installed.
+    pub object_store: bool,
 }
 
 impl Facts {
@@ -67,6 +71,8 @@ impl Facts {
                 .collect(),
             ocsf: workspace::python_ready("ocsf").is_file(),
             bpffs: mounts_bpffs(&std::fs::read_to_string("/proc/mounts").unwrap_or_default()),
+            python: makes_environments(),
+            object_store: workspace::python_ready("object-store").is_file(),
         }
     }
 
@@ -89,6 +95,12 @@ fn toolchains() -> Option<Vec<Toolchain>> {
 fn starts(linker: &PathBuf) -> bool {
     let mut command = Command::new(linker);
     command.arg("--version").env_remove("LD_LIBRARY_PATH").stdout(Stdio::null()).stderr(Stdio::null());
+    command.status().is_ok_and(|status| status.success())
+}
+
+fn makes_environments() -> bool {
+    let mut command = Command::new("python3");
+    command.args(["-c", "import ensurepip, venv"]).stdout(Stdio::null()).stderr(Stdio::null());
     command.status().is_ok_and(|status| status.success())
 }
 

@@ -34,7 +34,7 @@ const fn tool(program: &'static str, package: &'static str, purpose: &'static st
 }
 
 /// The programs that tests, demo and bench run.
-pub const TOOLS: [Tool; 15] = [
+pub const TOOLS: [Tool; 14] = [
     tool("ip", "iproute2", "namespaces and veth pairs for the tests, the demo and the bench"),
     tool("bpftool", "bpftool", "an independent look at the kernel's programs and maps in tests"),
     tool("nft", "nftables", "the firewall that the bench compares with"),
@@ -56,7 +56,6 @@ pub const TOOLS: [Tool; 15] = [
         "golang-golang-x-mod-dev",
         "the same: its source",
     ),
-    tool("python3", "python3-venv", "another's check of exported events in tests"),
     tool("ps", "procps", "processes and sysctls in tests"),
 ];
 
@@ -104,7 +103,7 @@ pub enum Remedy {
     Python {
         /// Name of the environment's directory.
         name: &'static str,
-        /// The packages, each with its version.
+        /// What pip is told to install: packages with their versions, or files of those.
         packages: &'static [&'static str],
     },
 }
@@ -112,6 +111,10 @@ pub enum Remedy {
 /// The environment with the published schema of OCSF.
 pub const OCSF: Remedy =
     Remedy::Python { name: "ocsf", packages: &["ocsf-json-schema==1.2.0", "jsonschema==4.26.0"] };
+
+/// The environment with the object store of the tests, which has object locks (moto).
+pub const OBJECT_STORE: Remedy =
+    Remedy::Python { name: "object-store", packages: &["--requirement", "tests/object-store.txt"] };
 
 impl Remedy {
     /// The environment and the words of the command.
@@ -194,8 +197,16 @@ pub fn missing(facts: &Facts, scope: Scope) -> Vec<Need> {
                 Remedy::Bpffs,
             );
         }
+        if !facts.python && !(facts.ocsf && facts.object_store) {
+            let purpose = "packages of Python that tests use";
+            push(&mut needs, "Python's venv", purpose, Remedy::Package("python3-venv"));
+        }
         if !facts.ocsf {
             push(&mut needs, "the published schema of OCSF", "checking exported events in tests", OCSF);
+        }
+        if !facts.object_store {
+            let purpose = "an object store with locks that keeps snapshots in tests";
+            push(&mut needs, "target/object-store", purpose, OBJECT_STORE);
         }
     }
     if scope >= Scope::Vm {
@@ -277,6 +288,8 @@ mod tests {
             absent_tools: Vec::new(),
             bpffs: true,
             ocsf: true,
+            python: true,
+            object_store: true,
             ..bare_debian()
         }
     }

@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 
 use super::request::{RequestError, RequestErrorCode};
 use super::routes::{Agent, Answer, Caller, JsonBody, Shared, invalid};
-use super::views::recovery::{Places, PlanView, SnapshotList};
+use super::views::recovery::{Places, PlanView, Restored, SnapshotList};
 use crate::clock;
 use crate::recovery::jobs::Job;
 use crate::recovery::{Failure, Kind, Service};
@@ -27,6 +27,7 @@ pub(super) fn router() -> Router<Shared> {
     Router::new()
         .route("/v1/agents/{id}/snapshots", get(list).post(create))
         .route("/v1/agents/{id}/snapshots/{snapshot}/verify", post(verify))
+        .route("/v1/agents/{id}/snapshots/{snapshot}/restored", post(restored))
         .route("/v1/agents/{id}/recover", post(recover))
         .route("/v1/agents/{id}/state", put(hand_over).layer(DefaultBodyLimit::max(STATE_BYTES)))
         .route("/v1/jobs/{job}", get(job))
@@ -84,6 +85,22 @@ async fn verify(
     let Path((agent, snapshot)) = path.map_err(|error| invalid(error.body_text()))?;
     super::request::check_agent(&agent)?;
     ask(shared, move |service| service.verify(&agent, &snapshot, &by).map(Json)).await
+}
+
+/// Somebody has restored a snapshot beside the daemon, and says so.
+async fn restored(
+    State(shared): State<Shared>,
+    path: Result<Path<(String, String)>, axum::extract::rejection::PathRejection>,
+    Caller(by): Caller,
+    JsonBody(what): JsonBody<Restored>,
+) -> Answer<Value> {
+    let Path((agent, snapshot)) = path.map_err(|error| invalid(error.body_text()))?;
+    super::request::check_agent(&agent)?;
+    ask(shared, move |service| {
+        service.tell_restored(&agent, &snapshot, &by, &what)?;
+        Ok(Json(json!({ "agent": agent, "snapshot": snapshot })))
+    })
+    .await
 }
 
 #[derive(Deserialize)]

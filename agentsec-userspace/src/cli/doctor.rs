@@ -1,16 +1,26 @@
 //! `doctor`: what this machine offers, and what stands in the way.
 
+mod recovery;
+
+use std::path::PathBuf;
+
 use super::exit::Exit;
+use super::run::CONFIG;
 use super::style::{Style, Tone, harmless};
 use super::{Context, Outcome};
 use crate::kernel::probe::{self, AttachBy, Check, CheckStatus, InterfaceHooks, Report};
 
 #[derive(Debug, clap::Args)]
-pub(super) struct Args {}
+pub(super) struct Args {
+    /// The daemon's configuration: it tells whose snapshots are where
+    #[arg(long, value_name = "FILE", default_value = CONFIG)]
+    config: PathBuf,
+}
 
 impl Args {
     pub(super) async fn run(self, context: &Context) -> Outcome {
-        let report = probe::run(&context.global.pin_path).await;
+        let mut report = probe::run(&context.global.pin_path).await;
+        report.checks.extend(recovery::checks(&self.config, &context.global.state_dir));
         if context.output.json {
             context.output.object(&report)?;
         } else {

@@ -33,7 +33,7 @@ impl Args {
             Verb::Create(args) => asynchronously(args.run(context)),
             Verb::List(args) => asynchronously(args.run(context)),
             Verb::Verify(args) => asynchronously(args.run(context)),
-            Verb::Restore(args) => args.run(context),
+            Verb::Restore(args) => asynchronously(args.run(context)),
         }
     }
 }

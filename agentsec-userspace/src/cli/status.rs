@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use serde::Serialize;
+
 use super::exit::Exit;
 use super::style::{self, Style, Tone, harmless};
 use super::table::{Cell, Table};
@@ -21,20 +23,44 @@ pub(super) struct Args {
 impl Args {
     pub(super) async fn run(self, context: &Context) -> Outcome {
         let status: Status = context.client.get("/v1/status").await?;
+        // A daemon that keeps none still has a status.
+        let snapshots = context.client.get::<Places>("/v1/snapshots").await.unwrap_or_default();
         if context.output.json {
-            context.output.object(&status)?;
+            context.output.object(&Whole { status: &status, snapshots: &snapshots })?;
         } else {
-            context.output.text(&render(&status, Timestamp::now(), context.output.style))?;
-            // A daemon that keeps none still has a status.
-            if let Ok(places) = context.client.get::<Places>("/v1/snapshots").await
-                && let Some(summary) = places.summary(bytes)
-            {
-                context.output.text(&format!("\n{}\n", harmless(&summary)))?;
+            let style = context.output.style;
+            context.output.text(&render(&status, Timestamp::now(), style))?;
+            if !snapshots.agents.is_empty() {
+                context.output.text(&format!("\n{}", snapshots_table(&snapshots).render(style)))?;
             }
         }
         let unhealthy = self.check && !problems(&status).is_empty();
         Ok(if unhealthy { Exit::Unhealthy } else { Exit::Ok })
     }
+}
+
+/// The status, and where snapshots lie: that is a question of its own to the daemon, since it waits for disks.
+#[derive(Serialize)]
+struct Whole<'a> {
+    #[serde(flatten)]
+    status: &'a Status,
+    snapshots: &'a Places,
+}
+
+/// Each tier over everybody; whose are where is told by `snapshot list`.
+fn snapshots_table(places: &Places) -> Table {
+    let mut table = Table::new(&["SNAPSHOTS", "AGENTS", "NUMBER", "STATE", "STORED", "LOCATION"]);
+    for total in places.totals() {
+        table.row([
+            Cell::new(&total.tier),
+            Cell::number(format!("{} of {}", total.agents, places.agents.len())),
+            Cell::number(count(total.snapshots)),
+            Cell::number(bytes(total.state_bytes)),
+            Cell::number(total.stored_bytes.map(bytes).unwrap_or_default()),
+            Cell::new(total.location),
+        ]);
+    }
+    table
 }
 
 /// What is not as it should be. A contained agent is no problem: that is what this is for.

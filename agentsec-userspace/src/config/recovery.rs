@@ -8,6 +8,8 @@ use std::path::PathBuf;
 const SECOND: u64 = 1_000_000_000;
 /// The most that a command's output, or state that is handed over, may have.
 const STATE_LIMIT: u64 = 1 << 40;
+/// The most that may be kept in memory for an agent.
+const MEMORY_LIMIT: u64 = 1 << 36;
 
 /// What all agents' snapshots share.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -17,6 +19,8 @@ pub struct RecoveryConfig {
     pub repository: Option<String>,
     /// Location to which snapshots are copied, for those who have lost this machine.
     pub copy_to: Option<String>,
+    /// The most that each agent's recent snapshots may take in memory; `None` for none there.
+    pub memory_bytes: Option<u64>,
     /// File with the repositories' key; `None` for `snapshot.key` in the daemon's state directory.
     pub key_file: Option<PathBuf>,
     /// The program restic.
@@ -35,6 +39,7 @@ impl Default for RecoveryConfig {
         Self {
             repository: None,
             copy_to: None,
+            memory_bytes: Some(32 << 20),
             key_file: None,
             program: "/usr/bin/restic".into(),
             environment_file: None,
@@ -122,6 +127,7 @@ pub(super) fn read(section: &Section<'_>) -> RecoveryConfig {
     let config = RecoveryConfig {
         repository: section.parsed("repository", location, |value| location_of(text(value)?)),
         copy_to: section.parsed("copy_to", location, |value| location_of(text(value)?)),
+        memory_bytes: read_memory(section, default.memory_bytes),
         key_file: absolute(section, "key_file"),
         program: absolute(section, "program").unwrap_or(default.program),
         environment_file: absolute(section, "environment_file"),
@@ -197,9 +203,19 @@ fn read_freeze(section: &Section<'_>) -> Freeze {
     freeze.unwrap_or_default()
 }
 
+fn read_memory(section: &Section<'_>, default: Option<u64>) -> Option<u64> {
+    if is_off(section, "memory") {
+        return None;
+    }
+    section.bytes("memory", MEMORY_LIMIT).or(default)
+}
+
+fn is_off(section: &Section<'_>, key: &'static str) -> bool {
+    matches!(section.node(key).map(|node| &node.value), Some(Value::String(word)) if word == "off")
+}
+
 fn read_interval(section: &Section<'_>) -> Option<u64> {
-    let off = matches!(section.node("interval").map(|node| &node.value), Some(Value::String(word)) if word == "off");
-    if off {
+    if is_off(section, "interval") {
         return None;
     }
     Some(section.duration("interval", SECOND..=7 * 86_400 * SECOND).unwrap_or(300 * SECOND))

@@ -58,7 +58,11 @@ impl Daemon {
             };
             Some((member.id.clone(), now))
         });
-        World { common: self.config.recovery.clone(), agents: agents.collect() }
+        World {
+            common: self.config.recovery.clone(),
+            memory: crate::recovery::memory::home(&self.options.run_dir),
+            agents: agents.collect(),
+        }
     }
 
     /// Takes one thing that recovery tells.

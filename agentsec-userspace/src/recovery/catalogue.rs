@@ -46,6 +46,9 @@ pub struct Record {
     pub copied: bool,
     /// Whether the repository no longer has it.
     pub missing: bool,
+    /// Whether its content is in memory too. It is looked up, since a reboot changes it, and not written.
+    #[serde(skip)]
+    pub in_memory: bool,
     /// Who asked for it.
     pub by: String,
 }
@@ -57,10 +60,23 @@ impl Record {
         self.id == found.id && self.tree.as_ref().is_none_or(|tree| *tree == found.tree)
     }
 
-    /// Whether it was read as a whole, found right, and is still there.
+    /// Whether its content lies anywhere else than in its repository.
+    #[must_use]
+    pub fn is_elsewhere(&self) -> bool {
+        // What is elsewhere is known by its tree.
+        self.tree.is_some() && (self.copied || self.in_memory)
+    }
+
+    /// Whether it is anywhere.
+    #[must_use]
+    pub fn is_there(&self) -> bool {
+        !self.missing || self.is_elsewhere()
+    }
+
+    /// Whether it was read as a whole, found right, and is still there: where it was read, or elsewhere.
     #[must_use]
     pub fn is_verified(&self) -> bool {
-        self.verified_ns.is_some() && self.damaged.is_none() && !self.missing
+        self.verified_ns.is_some() && (self.is_elsewhere() || (self.damaged.is_none() && !self.missing))
     }
 }
 

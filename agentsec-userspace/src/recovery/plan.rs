@@ -208,6 +208,9 @@ fn fits(known: &Known, name: &str, record: &Record) -> Result<(), String> {
 }
 
 fn unusable(record: &Record) -> Option<String> {
+    if record.is_elsewhere() {
+        return None;
+    }
     match &record.damaged {
         _ if record.missing => Some("is no longer in its repository".into()),
         Some(why) => Some(format!("is damaged: {why}")),

@@ -50,6 +50,22 @@ fn the_newest_point_from_before_anything_suspicious_is_taken() {
 }
 
 #[test]
+fn what_its_repository_has_lost_will_do_if_it_is_elsewhere() {
+    for elsewhere in
+        [(|record: &mut Record| record.copied = true) as fn(&mut Record), |record| record.in_memory = true]
+    {
+        let mut known = pair();
+        let lost = &mut known.records.get_mut("db").unwrap()[2];
+        (lost.missing, lost.damaged, lost.tree) = (true, Some("a byte".into()), Some("t".into()));
+        assert_eq!(chosen(&known, "app", None), ["d2", "a2"]);
+        elsewhere(&mut known.records.get_mut("db").unwrap()[2]);
+        assert_eq!(chosen(&known, "app", None), ["d3", "a3"]);
+        known.records.get_mut("db").unwrap()[2].tree = None;
+        assert_eq!(chosen(&known, "app", None), ["d2", "a2"], "what has no tree cannot be told elsewhere");
+    }
+}
+
+#[test]
 fn a_point_is_as_good_as_the_worst_in_it() {
     for spoil in [
         (|record: &mut Record| record.verified_ns = None) as fn(&mut Record),

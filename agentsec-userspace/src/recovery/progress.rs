@@ -18,6 +18,9 @@ pub struct Part {
     pub laid_out: Option<PathBuf>,
     /// The staging directory that it is in.
     pub place: Option<PathBuf>,
+    /// Where it was read, in words: a tier, and those that should have had it and did not.
+    #[serde(default)]
+    pub read_from: String,
     /// Where it goes, unless a command takes it.
     pub target: Option<Target>,
     /// Device and number of the restored directory: tells whether it has changed places.

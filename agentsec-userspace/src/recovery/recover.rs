@@ -110,10 +110,14 @@ impl<'a> Recovery<'a> {
             let is_directory = matches!(store.spec.source, StateSource::Directory(_));
             let name =
                 staging::name_for(&step.agent, std::ffi::OsStr::new(super::plan::short(&step.snapshot)));
-            let (laid_out, place) = store.lay_out(&step.snapshot, &target, &name, self.cancel)?;
+            let place = store.place(&target, &name)?;
+            self.part(&step.agent).place = Some(place);
+            self.progress.save(self.home)?;
+            let laid_out = store.lay_out(&step.snapshot, &target, &name, self.cancel)?;
             let part = self.progress.parts.entry(step.agent.clone()).or_default();
-            part.identity = if is_directory { identity_of(&laid_out) } else { None };
-            (part.laid_out, part.place) = (Some(laid_out), Some(place));
+            part.identity = if is_directory { identity_of(&laid_out.directory) } else { None };
+            part.read_from = laid_out.read_from();
+            (part.laid_out, part.place) = (Some(laid_out.directory), Some(laid_out.place));
             part.target = is_directory.then_some(target);
             self.progress.save(self.home)?;
         }

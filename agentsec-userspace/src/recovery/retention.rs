@@ -46,8 +46,8 @@ pub fn removable(shelves: &BTreeMap<String, Shelf<'_>>) -> BTreeMap<String, Vec<
 
 /// What an agent's own rule keeps.
 fn own<'a>(shelf: &Shelf<'a>) -> BTreeSet<&'a str> {
-    // What its repository no longer has is no snapshot to keep: another counts in its place.
-    let newest_first = || shelf.records.iter().rev().filter(|record| !record.missing);
+    // What nobody has any more is no snapshot to keep: another counts in its place.
+    let newest_first = || shelf.records.iter().rev().filter(|record| record.is_there());
     let mut kept: BTreeSet<&str> =
         newest_first().take(shelf.keep.last as usize).map(|record| record.id.as_str()).collect();
     kept.extend(newest_first().find(|record| record.is_verified()).map(|record| record.id.as_str()));
@@ -109,7 +109,10 @@ mod tests {
     fn what_is_gone_from_the_repository_takes_nobodys_place() {
         let mut records: Vec<Record> = (0..4).map(|n| record(format!("{n}"), n, true)).collect();
         (records[2].missing, records[3].missing) = (true, true);
-        assert_eq!(gone(&records, Keep { last: 1, hourly: 0, daily: 0 }), ["0", "2", "3"]);
+        let one = Keep { last: 1, hourly: 0, daily: 0 };
+        assert_eq!(gone(&records, one), ["0", "2", "3"]);
+        (records[2].copied, records[2].tree) = (true, Some("t".into()));
+        assert_eq!(gone(&records, one), ["0", "1", "3"], "a copy is one to keep");
     }
 
     proptest! {

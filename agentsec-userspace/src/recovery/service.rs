@@ -11,7 +11,9 @@ use std::time::Duration;
 use agentsec_common::policy::State;
 use tokio::sync::mpsc;
 
+use crate::api::views::recovery::Restored;
 use crate::clock;
+use crate::core::EventKind;
 use crate::record::evidence::EvidenceSource;
 
 use super::catalogue::Record;
@@ -23,7 +25,7 @@ use super::progress::Progress;
 use super::schedule::Turn;
 use super::suspicion;
 use super::world::{Told, World};
-use super::{automatic, store, tiers, work};
+use super::{automatic, memory, store, tiers, work};
 
 /// Where things are.
 #[derive(Clone, Debug)]
@@ -190,13 +192,18 @@ impl Service {
         Some(suspicion::first(&events, agent, incident, &trip, world.common.lookback_ns))
     }
 
-    /// An agent's snapshots, oldest first.
+    /// An agent's snapshots, oldest first, and where each of them lies.
     ///
     /// # Errors
     ///
     /// When it is not recoverable or its catalogue is spoilt.
-    pub fn snapshots(&self, agent: &str) -> Result<Vec<Record>, Failure> {
-        Ok(self.world().store(agent, &self.shared.paths.state_dir)?.catalogue()?.records)
+    pub fn snapshots(&self, agent: &str) -> Result<Vec<(Record, Vec<&'static str>)>, Failure> {
+        let store = self.world().store(agent, &self.shared.paths.state_dir)?;
+        let records = store.catalogue()?.records.into_iter();
+        Ok(records
+            .map(|record| (store.tiers_of(&record), record))
+            .map(|(tiers, record)| (record, tiers))
+            .collect())
     }
 
     /// Where every agent's snapshots lie and how much they take.
@@ -221,6 +228,27 @@ impl Service {
         self.world().store(agent, &self.shared.paths.state_dir)?.hand_over(state)
     }
 
+    /// Records that somebody has restored a snapshot beside the daemon.
+    ///
+    /// # Errors
+    ///
+    /// When there is no such snapshot.
+    pub fn tell_restored(&self, agent: &str, id: &str, by: &str, what: &Restored) -> Result<(), Failure> {
+        let store = self.world().store(agent, &self.shared.paths.state_dir)?;
+        let id = store.catalogue()?.find(id)?.id.clone();
+        let data = serde_json::json!({
+            "action": "restored",
+            "snapshot": id,
+            "to": what.to,
+            "read_from": what.read_from,
+            "succeeded": what.error.is_none(),
+            "error": what.error,
+            "by": by,
+        });
+        self.shared.tell(Told::Event { agent: agent.to_owned(), kind: EventKind::Snapshot, data });
+        Ok(())
+    }
+
     /// A job.
     #[must_use]
     pub fn job(&self, number: u64) -> Option<Job> {
@@ -239,6 +267,11 @@ impl Service {
         let agents = std::fs::read_dir(home.join("agents")).into_iter().flatten().flatten();
         for agent in agents {
             super::freeze::thaw_left(&agent.path().join("frozen"));
+        }
+        let world = self.world();
+        if let Some(memory) = &world.memory {
+            let is_off = world.common.memory_bytes.is_none();
+            memory::sweep(memory, world.agents.keys().map(String::as_str).filter(|_| !is_off));
         }
         for left in Progress::left(&home) {
             let taken = left.and_then(|progress| {
@@ -297,7 +330,7 @@ impl Shared {
     }
 
     pub(super) fn tell_alert(&self, agent: &str, data: serde_json::Value) {
-        self.tell(Told::Event { agent: agent.to_owned(), kind: crate::core::EventKind::Alert, data });
+        self.tell(Told::Event { agent: agent.to_owned(), kind: EventKind::Alert, data });
     }
 }
 

@@ -95,18 +95,18 @@ impl Target {
     }
 }
 
-/// A private directory on the file system of `target`: `home` if it is on that, else one beside the target,
-/// provided that nobody but root can change what is above it.
+/// Where a private directory on the file system of `target` will be: below `home` if that is on it, else beside the
+/// target, provided that nobody but root can change what is above it.
 ///
 /// # Errors
 ///
 /// When there is no safe place.
-pub fn prepare(home: &Path, target: &Target, name: &str) -> Result<PathBuf, Failure> {
+pub fn place(home: &Path, target: &Target, name: &str) -> Result<PathBuf, Failure> {
     durable::private_directory(home)?;
     let device =
         |path: &Path| fs::metadata(path).map(|about| about.dev()).map_err(Failure::io(path.display()));
-    let place = if device(home)? == device(&target.parent)? {
-        home.join(name)
+    if device(home)? == device(&target.parent)? {
+        Ok(home.join(name))
     } else {
         if let Some(unsafe_part) = changeable(&target.parent)? {
             let message = format!(
@@ -119,8 +119,17 @@ pub fn prepare(home: &Path, target: &Target, name: &str) -> Result<PathBuf, Fail
             );
             return Err(Failure::new(Kind::Target, message));
         }
-        target.parent.join(format!("{BESIDE}{name}"))
-    };
+        Ok(target.parent.join(format!("{BESIDE}{name}")))
+    }
+}
+
+/// Makes the private directory that [`place`] names.
+///
+/// # Errors
+///
+/// When there is no safe place, or it cannot be made.
+pub fn prepare(home: &Path, target: &Target, name: &str) -> Result<PathBuf, Failure> {
+    let place = place(home, target, name)?;
     if let Some(above) = place.parent() {
         clear_abandoned(above)?;
     }

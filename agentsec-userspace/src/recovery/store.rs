@@ -15,9 +15,10 @@ use super::child::{self, Bounds, Cancel};
 use super::durable;
 use super::error::{Failure, Kind};
 use super::key;
+use super::memory::Memory;
 use super::moment::Moment;
 use super::restic::{self, Progress, Restic, Stored};
-use super::staging::{self, Target};
+use super::staging;
 
 /// Names of the directory and the file that hold state which is no directory itself.
 const STREAM_DIRECTORY: &str = "state";
@@ -47,10 +48,12 @@ pub struct Store {
     pub restic: Restic,
     /// Where copies go.
     pub copy_to: Option<String>,
+    /// Where what is recent is in memory, if anywhere.
+    pub memory: Option<Memory>,
     /// What we know of it.
     directory: PathBuf,
     /// Where restored state waits.
-    staging: PathBuf,
+    pub(super) staging: PathBuf,
 }
 
 /// Directory of everything about recovery below the daemon's state directory.
@@ -96,9 +99,17 @@ impl Store {
                 nice: false,
             },
             copy_to: common.copy_to.as_deref().map(below),
+            memory: None,
             directory: home.join("agents").join(agent),
             staging: home.join(staging::HOME),
         })
+    }
+
+    /// The same with what is recent in memory, below `home` if that is given.
+    #[must_use]
+    pub fn in_memory(mut self, home: Option<&Path>, common: &RecoveryConfig) -> Self {
+        self.memory = home.zip(common.memory_bytes).map(|(home, most)| Memory::new(home, &self.agent, most));
+        self
     }
 
     /// Path of a file about this agent.
@@ -113,7 +124,11 @@ impl Store {
     ///
     /// When the catalogue is spoilt.
     pub fn catalogue(&self) -> Result<Catalogue, Failure> {
-        Catalogue::open(&self.directory)
+        let mut catalogue = Catalogue::open(&self.directory)?;
+        if let Some(memory) = &self.memory {
+            memory.mark(&mut catalogue.records);
+        }
+        Ok(catalogue)
     }
 
     /// Makes key, directories and repository, as far as they are not there.
@@ -307,41 +322,6 @@ impl Store {
         let strangers = catalogue.compare(&self.restic.snapshots(None, cancel)?);
         catalogue.save()?;
         Ok(strangers)
-    }
-
-    /// Lays a snapshot out in a private directory on the file system of `target`. restic checks each piece while it
-    /// reads it, so when this succeeds the whole snapshot was right. The directory, and where it stands.
-    ///
-    /// # Errors
-    ///
-    /// When anything of it is missing or changed, or there is no room; what was laid out is removed.
-    pub fn lay_out(
-        &self,
-        id: &str,
-        target: &Target,
-        name: &str,
-        cancel: &Cancel,
-    ) -> Result<(PathBuf, PathBuf), Failure> {
-        let record = self.catalogue()?.find(id)?.clone();
-        let place = staging::prepare(&self.staging, target, name)?;
-        let laid_out = staging::check_room(&place, record.bytes)
-            .and_then(|()| self.restic.snapshots(Some(&record.id), cancel))
-            .and_then(|found| match found.as_slice() {
-                [stored] if record.is(stored) => Ok(()),
-                _ => Err(Failure::new(
-                    Kind::Damaged,
-                    format!("the repository's snapshot {} is not the one that was made", record.id),
-                )),
-            })
-            .and_then(|()| self.restic.restore(&record.id, &place, cancel))
-            .and_then(|()| staging::only_directory(&place));
-        match laid_out {
-            Ok(directory) => Ok((directory, place)),
-            Err(failure) => {
-                staging::clear(&place)?;
-                Err(failure)
-            }
-        }
     }
 
     /// Hands the content of a laid-out stream to the command that puts it back.

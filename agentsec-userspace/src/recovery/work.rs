@@ -57,6 +57,7 @@ pub(super) fn create(
                 tidy(task, group);
             }
             copy(task, &records);
+            remember(task, &records);
             let own = records.into_iter().find(|(name, _)| name == agent).map(|(_, record)| record);
             Ok(serde_json::to_value(own).unwrap_or_default())
         }
@@ -206,33 +207,52 @@ fn try_tidy(task: &Task, world: &World, group: &[String]) -> Result<(), Failure>
         .collect();
     for (name, ids) in retention::removable(&shelves).into_iter().filter(|(name, _)| group.contains(name)) {
         let store = world.store(&name, state_dir)?;
-        let (stamp, denied) = (store.file("pruned"), store.file("denied"));
-        if !is_older(&denied, DENIED) {
-            continue;
+        // What the repository has let go already, a server's own retention or a run that was killed, needs no leave.
+        let is_gone =
+            |id: &String| catalogues[&name].records.iter().any(|record| record.id == *id && record.missing);
+        let (gone, there): (Vec<String>, Vec<String>) = ids.into_iter().partition(is_gone);
+        strike(task, &store, &gone)?;
+        if !there.is_empty() {
+            let_go(task, &store, &there)?;
         }
-        let prune = is_older(&stamp, PRUNE);
-        task.say(format!("letting {} old snapshots of {name} go", ids.len()));
-        // A daemon that was killed after the repository had forgotten some has left them in the catalogue.
-        let is_there = |id: &&String| {
-            !catalogues[&name].records.iter().any(|record| record.id == **id && record.missing)
-        };
-        let there: Vec<String> = ids.iter().filter(is_there).cloned().collect();
-        if !there.is_empty()
-            && let Err(failure) = store.restic.forget(&there, prune, &task.cancel)
-        {
-            if failure.kind == Kind::Denied {
-                std::fs::write(&denied, "").map_err(Failure::io(denied.display()))?;
-            }
+    }
+    Ok(())
+}
+
+/// Has the repository forget, unless it has refused that a short while ago.
+fn let_go(task: &Task, store: &Store, ids: &[String]) -> Result<(), Failure> {
+    let (stamp, denied) = (store.file("pruned"), store.file("denied"));
+    if !is_older(&denied, DENIED) {
+        return Ok(());
+    }
+    let prune = is_older(&stamp, PRUNE);
+    task.say(format!("letting {} old snapshots of {} go", ids.len(), store.agent));
+    if let Err(failure) = store.restic.forget(ids, prune, &task.cancel) {
+        if failure.kind != Kind::Denied {
             return Err(failure);
         }
-        if prune && !there.is_empty() {
-            std::fs::write(&stamp, "").map_err(Failure::io(stamp.display()))?;
-        }
-        let mut catalogue = store.catalogue()?;
-        catalogue.records.retain(|record| !ids.contains(&record.id));
-        catalogue.save()?;
-        tell(task, &name, EventKind::Snapshot, json!({ "action": "removed", "snapshots": ids }));
+        std::fs::write(&denied, "").map_err(Failure::io(denied.display()))?;
+        let message = format!(
+            "the store lets nothing be removed, as an append-only one does not; all snapshots stay until it removes \
+             them itself, and it is asked again in a day: {failure}"
+        );
+        return Err(Failure::new(Kind::Denied, message));
     }
+    if prune {
+        std::fs::write(&stamp, "").map_err(Failure::io(stamp.display()))?;
+    }
+    strike(task, store, ids)
+}
+
+/// Takes what is gone out of the catalogue.
+fn strike(task: &Task, store: &Store, ids: &[String]) -> Result<(), Failure> {
+    if ids.is_empty() {
+        return Ok(());
+    }
+    let mut catalogue = store.catalogue()?;
+    catalogue.records.retain(|record| !ids.contains(&record.id));
+    catalogue.save()?;
+    tell(task, &store.agent, EventKind::Snapshot, json!({ "action": "removed", "snapshots": ids }));
     Ok(())
 }
 
@@ -256,6 +276,24 @@ fn copy(task: &Task, records: &[(String, Record)]) {
         if let Err(failure) = copied {
             let data = json!({
                 "action": "failed", "work": "copy", "snapshot": record.id, "error": failure.message,
+            });
+            tell(task, name, EventKind::Snapshot, data);
+        }
+    }
+}
+
+/// Keeps what is new in memory too, where there is room for it. What fails is told; the snapshot itself stands.
+fn remember(task: &Task, records: &[(String, Record)]) {
+    for (name, record) in records {
+        let kept = (|| {
+            let store = task.service.world().store(name, &task.service.shared().paths.state_dir)?;
+            let Some(memory) = &store.memory else { return Ok(()) };
+            task.say(format!("keeping {} of {name} in memory", super::plan::short(&record.id)));
+            memory.keep(&store.restic, record, &task.cancel).map(drop)
+        })();
+        if let Err(failure) = kept {
+            let data = json!({
+                "action": "failed", "work": "memory", "snapshot": record.id, "error": failure.message,
             });
             tell(task, name, EventKind::Snapshot, data);
         }
@@ -303,6 +341,8 @@ fn subjects(task: &Task, progress: &Progress) -> Result<BTreeMap<String, Subject
 
 /// Records what came of a recovery; whoever is back goes on probation.
 fn conclude(task: &Task, progress: &Progress, result: Result<(), Failure>) -> Result<Value, Failure> {
+    let read_from: BTreeMap<&String, &String> =
+        progress.parts.iter().map(|(agent, part)| (agent, &part.read_from)).collect();
     let snapshots: BTreeMap<&String, &String> =
         progress.plan.steps.iter().map(|step| (&step.agent, &step.snapshot)).collect();
     let world = task.service.world();
@@ -320,6 +360,7 @@ fn conclude(task: &Task, progress: &Progress, result: Result<(), Failure>) -> Re
             "affected_services": snapshots.keys().collect::<Vec<_>>(),
             "recovery_snapshot": snapshot,
             "snapshots": snapshots,
+            "read_from": read_from,
             "succeeded": result.is_ok(),
             "error": result.as_ref().err().map(|failure| failure.message.clone()),
             "answers": incident,

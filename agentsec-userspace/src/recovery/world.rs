@@ -37,6 +37,8 @@ pub struct AgentNow {
 pub struct World {
     /// What all share.
     pub common: RecoveryConfig,
+    /// Below what there is room for snapshots in memory, if anywhere.
+    pub memory: Option<PathBuf>,
     /// The agents.
     pub agents: BTreeMap<String, AgentNow>,
 }
@@ -66,7 +68,8 @@ impl World {
     ///
     /// When it is not recoverable, or the environment file cannot be used.
     pub fn store(&self, id: &str, state_dir: &Path) -> Result<Store, Failure> {
-        let mut store = Store::new(id, &self.agent(id)?.recovery, &self.common, state_dir)?;
+        let store = Store::new(id, &self.agent(id)?.recovery, &self.common, state_dir)?;
+        let mut store = store.in_memory(self.memory.as_deref(), &self.common);
         // Whoever is being contained goes first.
         store.restic.nice = true;
         Ok(store)

@@ -132,9 +132,9 @@ fn beside_restic(home: &Path, state: &Path) -> Result<Vec<Row>> {
         settle(home)?;
         timed(&mut ours[3], || {
             let target = Target::of(&out("ours"))?;
-            let (laid_out, place) = own.lay_out(&id, &target, "bench", &Cancel::default())?;
-            staging::exchange(&laid_out, &target)?;
-            Ok(staging::clear(&place)?)
+            let laid_out = own.lay_out(&id, &target, "bench", &Cancel::default())?;
+            staging::exchange(&laid_out.directory, &target)?;
+            Ok(staging::clear(&laid_out.place)?)
         })?;
         timed(&mut theirs[3], || {
             restic(&other, home, &["restore", "latest", "--target", &out("theirs").display().to_string()])?;

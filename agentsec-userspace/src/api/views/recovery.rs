@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::recovery::lay_out::{COPY, DISK, MEMORY, REMOTE};
 use crate::recovery::plan::Plan;
 use crate::recovery::tiers::Tier;
 use crate::recovery::{Moment, Record};
@@ -37,8 +38,8 @@ pub struct SnapshotView {
     pub added_bytes: u64,
     /// Whether the agent was frozen meanwhile.
     pub frozen: bool,
-    /// Whether it also lies in the second location.
-    pub copied: bool,
+    /// Where it lies, the nearest first: `memory`, `disk` or `remote`, `copy`.
+    pub tiers: Vec<String>,
     /// Who asked for it.
     pub by: String,
 }
@@ -57,9 +58,9 @@ pub struct SnapshotList {
 impl SnapshotList {
     /// The list of `records`, as of `now_ns` (Unix nanoseconds).
     #[must_use]
-    pub fn new(agent: String, records: &[Record], since: Option<&Moment>, now_ns: u64) -> Self {
+    pub fn new(agent: String, records: &[(Record, Vec<&str>)], since: Option<&Moment>, now_ns: u64) -> Self {
         let shown = crate::core::time::rfc3339;
-        let view = |record: &Record| SnapshotView {
+        let view = |(record, tiers): &(Record, Vec<&str>)| SnapshotView {
             snapshot_id: record.id.clone(),
             tree: record.tree.clone(),
             timestamp: record.finished.shown(),
@@ -76,7 +77,7 @@ impl SnapshotList {
             bytes: record.bytes,
             added_bytes: record.added,
             frozen: record.frozen,
-            copied: record.copied,
+            tiers: tiers.iter().map(|tier| (*tier).to_owned()).collect(),
             by: record.by.clone(),
         };
         let snapshots = records.iter().rev().map(view).collect();
@@ -91,31 +92,56 @@ pub struct Places {
     pub agents: BTreeMap<String, Vec<Tier>>,
 }
 
+/// One tier over all agents.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TierTotal {
+    /// `memory`, `disk`, `remote` or `copy`.
+    pub tier: String,
+    /// Agents with snapshots in it.
+    pub agents: u64,
+    /// Their snapshots in it.
+    pub snapshots: u64,
+    /// Bytes of state in them, as if nothing were shared.
+    pub state_bytes: u64,
+    /// Bytes that they take; `None` when that is not known of every one.
+    pub stored_bytes: Option<u64>,
+    /// The first location; the others are beside it.
+    pub location: String,
+}
+
 impl Places {
-    /// One line over everybody; nothing when nobody has snapshots.
+    /// Each tier over everybody, the nearest first.
     #[must_use]
-    pub fn summary(&self, bytes: impl Fn(u64) -> String) -> Option<String> {
-        let tiers = || self.agents.values().flatten();
-        let snapshots: u64 = tiers()
-            .filter(|tier| matches!(tier.tier.as_str(), "disk" | "remote"))
-            .map(|tier| tier.snapshots)
-            .sum();
-        let stored = |name: &'static str| {
-            let found = tiers().filter(move |tier| tier.tier == name);
-            let total: u64 = found.clone().filter_map(|tier| tier.stored_bytes).sum();
-            (found.count() > 0).then(|| format!("{} in tier {name}", bytes(total)))
+    pub fn totals(&self) -> Vec<TierTotal> {
+        let total = |name: &str| {
+            let tiers: Vec<&Tier> = self.agents.values().flatten().filter(|tier| tier.tier == name).collect();
+            let first = tiers.first()?;
+            Some(TierTotal {
+                tier: name.to_owned(),
+                agents: tiers.iter().filter(|tier| tier.snapshots > 0).count() as u64,
+                snapshots: tiers.iter().map(|tier| tier.snapshots).sum(),
+                state_bytes: tiers.iter().map(|tier| tier.state_bytes).sum(),
+                stored_bytes: tiers.iter().map(|tier| tier.stored_bytes).sum(),
+                location: match tiers.len() {
+                    1 => first.location.clone(),
+                    several => format!("{} and {} more", first.location, several - 1),
+                },
+            })
         };
-        let remote = tiers()
-            .filter(|tier| tier.tier == "remote" || (tier.tier == "copy" && tier.stored_bytes.is_none()))
-            .map(|tier| tier.snapshots)
-            .sum::<u64>();
-        let mut parts = vec![format!("{snapshots} of {} agents", self.agents.len())];
-        parts.extend(["memory", "disk", "copy"].into_iter().filter_map(stored));
-        if remote > 0 {
-            parts.push(format!("{remote} in remote stores"));
-        }
-        (!self.agents.is_empty()).then(|| format!("snapshots: {}", parts.join(", ")))
+        [MEMORY, DISK, REMOTE, COPY].into_iter().filter_map(total).collect()
     }
+}
+
+/// What came of a restore that the daemon had no part in.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Restored {
+    /// The directory that it went to.
+    pub to: String,
+    /// Where it was read; nothing when it was not.
+    pub read_from: Option<String>,
+    /// Why it failed.
+    pub error: Option<String>,
 }
 
 /// What a recovery would do.
@@ -127,4 +153,34 @@ pub struct PlanView {
     pub plan: Plan,
     /// The first suspicious event of its incident, RFC 3339.
     pub suspicious_since: Option<String>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tiers_are_added_up_and_what_is_not_known_of_one_is_not_known_of_all() {
+        let tier = |tier: &str, snapshots, stored_bytes| Tier {
+            tier: tier.into(),
+            location: format!("/{tier}"),
+            snapshots,
+            state_bytes: 10 * snapshots,
+            stored_bytes,
+        };
+        let agents = [
+            ("a".to_owned(), vec![tier(MEMORY, 1, Some(5)), tier(DISK, 3, Some(9)), tier(COPY, 2, Some(4))]),
+            ("b".to_owned(), vec![tier(MEMORY, 0, Some(0)), tier(REMOTE, 4, None), tier(COPY, 4, None)]),
+        ];
+        let totals = Places { agents: agents.into() }.totals();
+        let told: Vec<_> = totals
+            .iter()
+            .map(|total| (total.tier.as_str(), total.agents, total.snapshots, total.stored_bytes))
+            .collect();
+        let expected =
+            [(MEMORY, 1, 1, Some(5)), (DISK, 1, 3, Some(9)), (REMOTE, 1, 4, None), (COPY, 2, 6, None)];
+        assert_eq!(told, expected);
+        assert_eq!((totals[0].location.as_str(), totals[1].state_bytes), ("/memory and 1 more", 30));
+        assert_eq!(Places::default().totals(), []);
+    }
 }

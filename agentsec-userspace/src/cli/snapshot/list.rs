@@ -48,13 +48,11 @@ fn render_places(places: &Places, style: Style) -> String {
     let mut table = Table::new(&["AGENT", "TIER", "SNAPSHOTS", "STATE", "STORED", "LOCATION"]);
     for (agent, tiers) in &places.agents {
         for tier in tiers {
-            let is_memory = tier.tier == "memory";
-            let unless_memory = |text: String| Cell::number(if is_memory { String::new() } else { text });
             table.row([
                 Cell::new(agent).tone(Tone::Strong),
                 Cell::new(&tier.tier),
-                unless_memory(count(tier.snapshots)),
-                unless_memory(bytes(tier.state_bytes)),
+                Cell::number(count(tier.snapshots)),
+                Cell::number(bytes(tier.state_bytes)),
                 Cell::number(tier.stored_bytes.map(bytes).unwrap_or_default()),
                 Cell::new(&tier.location),
             ]);
@@ -68,7 +66,7 @@ fn render(list: &SnapshotList, style: Style) -> String {
         return format!("{} has no snapshots\n", harmless(&list.agent));
     }
     let mut table = Table::new(&[
-        "SNAPSHOT", "TIME", "AGE", "VERIFIED", "INCIDENT", "FILES", "SIZE", "NEW", "FITS", "NOTE",
+        "SNAPSHOT", "TIME", "AGE", "VERIFIED", "INCIDENT", "FILES", "SIZE", "NEW", "FITS", "WHERE", "NOTE",
     ]);
     for snapshot in &list.snapshots {
         let fits: Vec<String> =
@@ -87,6 +85,7 @@ fn render(list: &SnapshotList, style: Style) -> String {
             Cell::number(bytes(snapshot.bytes)),
             Cell::number(bytes(snapshot.added_bytes)),
             Cell::new(fits.join(" ")),
+            Cell::new(snapshot.tiers.join(" ")),
             Cell::new(note(snapshot)),
         ]);
     }
@@ -104,8 +103,7 @@ fn verified(snapshot: &SnapshotView) -> Cell {
 
 fn note(snapshot: &SnapshotView) -> String {
     let frozen = snapshot.frozen.then(|| "frozen meanwhile".to_owned());
-    let copied = snapshot.copied.then(|| "copied".to_owned());
-    [snapshot.problem.clone(), frozen, copied].into_iter().flatten().collect::<Vec<_>>().join("; ")
+    [snapshot.problem.clone(), frozen].into_iter().flatten().collect::<Vec<_>>().join("; ")
 }
 
 #[cfg(test)]

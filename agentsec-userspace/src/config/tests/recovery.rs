@@ -6,7 +6,7 @@ use crate::config::recovery::{Freeze, Keep, StateSource};
 #[test]
 fn an_agents_state_and_how_it_comes_back_are_read() {
     let config = parse_one(
-        "[recovery]\nrepository = \"rest:http://localhost:8000/\"\nlookback = \"2m\"\n\
+        "[recovery]\nrepository = \"rest:http://localhost:8000/\"\nlookback = \"2m\"\nmemory = \"1MiB\"\n\
          [agents.a]\ninterface = \"v0\"\n[agents.a.recovery]\ndirectory = \"/srv/a\"\nfreeze = \"apps/a\"\n\
          stop = [\"/bin/stop\", \"a\"]\ninterval = \"off\"\ndependencies = [\"b\"]\nkeep = { last = 3 }\n\
          [agents.b]\ninterface = \"v1\"\nrecovery = { command = [\"/bin/dump\"], restore = [\"/bin/load\"] }\n",
@@ -14,6 +14,7 @@ fn an_agents_state_and_how_it_comes_back_are_read() {
     .unwrap();
     assert_eq!(config.recovery.repository.as_deref(), Some("rest:http://localhost:8000"));
     assert_eq!(config.recovery.lookback_ns, 120_000_000_000);
+    assert_eq!(config.recovery.memory_bytes, Some(1 << 20));
     let a = config.agents["a"].recovery.as_ref().unwrap();
     assert_eq!(a.source, StateSource::Directory("/srv/a".into()));
     assert_eq!((&a.freeze, a.interval_ns), (&Freeze::Cgroup("apps/a".into()), None));
@@ -53,4 +54,14 @@ fn two_agents_may_not_share_what_is_restored() {
     let both = "[agents.a]\ninterface = \"v0\"\nrecovery = { directory = \"/srv/x\" }\n\
                 [agents.b]\ninterface = \"v1\"\nrecovery = { directory = \"/srv/x/below\" }\n";
     refused(both, &["overlaps that of `a`"]);
+}
+
+#[test]
+fn memory_is_an_amount_or_off() {
+    let bytes =
+        |value: &str| parse_one(&format!("[recovery]\n{value}\n")).map(|config| config.recovery.memory_bytes);
+    assert_eq!(bytes("").unwrap(), Some(32 << 20));
+    assert_eq!(bytes("memory = \"off\"").unwrap(), None);
+    refused("[recovery]\nmemory = \"much\"\n", &["recovery.memory", "MiB"]);
+    refused("[recovery]\nmemory = \"0B\"\n", &["recovery.memory"]);
 }
