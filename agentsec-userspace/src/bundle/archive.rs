@@ -98,7 +98,8 @@ pub fn read(bytes: &[u8]) -> Result<Opened, Flaw> {
     let prefix = format!("{}/", manifest.bundle_id);
     let mut parts = BTreeMap::new();
     for (path, content) in files {
-        let known = path.strip_prefix(&prefix).and_then(|name| manifest.parts.iter().find(|part| part.name == name));
+        let known =
+            path.strip_prefix(&prefix).and_then(|name| manifest.parts.iter().find(|part| part.name == name));
         let Some(known) = known else { return Err(Flaw::Foreign(path)) };
         if known.bytes != content.len() as u64 || known.sha256 != sha256(&content) {
             return Err(Flaw::Altered(known.name.clone()));
@@ -117,7 +118,10 @@ fn parse(path: &str, document: &[u8]) -> Result<Manifest, Flaw> {
     let manifest: Manifest =
         serde_json::from_slice(document).map_err(|error| Flaw::NoManifest(format!("{path}: {error}")))?;
     if manifest.format != FORMAT {
-        return Err(Flaw::NoManifest(format!("its format is {}, and this version knows {FORMAT}", manifest.format)));
+        return Err(Flaw::NoManifest(format!(
+            "its format is {}, and this version knows {FORMAT}",
+            manifest.format
+        )));
     }
     let names: BTreeSet<&str> = manifest.parts.iter().map(|part| part.name.as_str()).collect();
     let is_its_own = path == format!("{}/{NAME}", manifest.bundle_id);
@@ -152,8 +156,15 @@ pub(super) mod tests {
 
     fn parts() -> impl Strategy<Value = Vec<Part>> {
         let status = prop_oneof![Just(Status::Complete), Just(Status::Partial), Just(Status::Failed)];
-        let part = ("[a-z]{1,12}\\.json", status, prop::collection::vec(".*", 0..3), any::<Vec<u8>>(), any::<u64>());
-        let part = part.prop_map(|(name, status, reasons, bytes, took_ms)| Part { name, status, reasons, bytes, took_ms });
+        let part =
+            ("[a-z]{1,12}\\.json", status, prop::collection::vec(".*", 0..3), any::<Vec<u8>>(), any::<u64>());
+        let part = part.prop_map(|(name, status, reasons, bytes, took_ms)| Part {
+            name,
+            status,
+            reasons,
+            bytes,
+            took_ms,
+        });
         prop::collection::vec(part, 0..6).prop_map(|mut parts| {
             parts.sort_by(|a, b| a.name.cmp(&b.name));
             parts.dedup_by(|a, b| a.name == b.name);
@@ -193,7 +204,13 @@ pub(super) mod tests {
     }
 
     fn part(name: &str, content: &str) -> Part {
-        Part { name: name.into(), status: Status::Complete, reasons: vec![], bytes: content.into(), took_ms: 1 }
+        Part {
+            name: name.into(),
+            status: Status::Complete,
+            reasons: vec![],
+            bytes: content.into(),
+            took_ms: 1,
+        }
     }
 
     #[test]

@@ -91,10 +91,10 @@ fn machine(places: &Places, now: Time, config: &BundlesConfig) -> Vec<Work> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::Gate;
     use super::super::part::Status;
     use super::super::trip::Trip;
     use super::*;
-    use super::super::Gate;
     use serde_json::json;
     use std::sync::mpsc::channel;
 
@@ -108,10 +108,7 @@ mod tests {
                 hold.recv().map_err(|error| error.to_string())
             }),
         };
-        let dies = Source {
-            name: "dies.json",
-            write: Box::new(|_| std::panic::resume_unwind(Box::new(()))),
-        };
+        let dies = Source { name: "dies.json", write: Box::new(|_| std::panic::resume_unwind(Box::new(()))) };
         let fails = Source { name: "fails.json", write: Box::new(|_| Err("no such thing".into())) };
         let config = BundlesConfig { part_timeout_ns: 200_000_000, ..BundlesConfig::default() };
         let mut order = Order {

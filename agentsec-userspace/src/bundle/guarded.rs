@@ -120,7 +120,8 @@ mod tests {
         assert!(begun.elapsed() < Duration::from_secs(20));
         drop(release);
         assert_eq!(within("test", Duration::from_secs(60), || 7), Ok(7));
-        let died = within("test", Duration::from_secs(60), || -> u8 { std::panic::resume_unwind(Box::new(())) });
+        let died =
+            within("test", Duration::from_secs(60), || -> u8 { std::panic::resume_unwind(Box::new(())) });
         assert_eq!(died, Err(Lost::Died));
     }
 }

@@ -120,7 +120,8 @@ pub fn fit(parts: &mut [Part], most: u64) {
     for part in parts {
         let bytes = part.bytes.len() as u64;
         if used + bytes > most {
-            part.reasons.push(format!("left out: with its {bytes} bytes the bundle would have more than {most}"));
+            part.reasons
+                .push(format!("left out: with its {bytes} bytes the bundle would have more than {most}"));
             (part.bytes, part.status) = (Vec::new(), Status::Failed);
         } else {
             used += bytes;

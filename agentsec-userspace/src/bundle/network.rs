@@ -38,7 +38,8 @@ pub(super) fn routes(paper: &Paper, where_: &Whereabouts) -> Result<(), String> 
 /// Writes the neighbours.
 pub(super) fn neighbours(paper: &Paper, where_: &Whereabouts) -> Result<(), String> {
     listed(paper, where_, "neighbours", |net, take| {
-        tables::neighbours(|neighbour| take(neighbour_json(net, &neighbour))).map_err(|error| format!("{error:#}"))
+        tables::neighbours(|neighbour| take(neighbour_json(net, &neighbour)))
+            .map_err(|error| format!("{error:#}"))
     })
 }
 
@@ -57,7 +58,11 @@ fn listed(
             }
         })?;
         if count > MOST {
-            paper.lacks(format!("{} {what} beyond the first {MOST} of namespace {} are left out", count - MOST, net.inode));
+            paper.lacks(format!(
+                "{} {what} beyond the first {MOST} of namespace {} are left out",
+                count - MOST,
+                net.inode
+            ));
         }
         if !whole {
             paper.lacks(format!("the {what} of namespace {} changed while they were listed", net.inode));
@@ -78,7 +83,8 @@ fn each(
         return Ok(());
     }
     if !where_.shared.is_empty() {
-        paper.fact("shared_network_namespaces", where_.shared.iter().map(|net| net.inode).collect::<Vec<_>>());
+        paper
+            .fact("shared_network_namespaces", where_.shared.iter().map(|net| net.inode).collect::<Vec<_>>());
     }
     for net in where_.nets.iter().chain(&where_.shared) {
         let done = inside(&net.file, || list(net)).map_err(|error| format!("{error:#}"));

@@ -136,7 +136,11 @@ impl Paper {
     /// The part is these bytes and no document.
     pub fn raw(&self, bytes: Vec<u8>) {
         if bytes.len() > self.most_bytes {
-            return self.lacks(format!("left out: {} bytes, and {} are allowed", bytes.len(), self.most_bytes));
+            return self.lacks(format!(
+                "left out: {} bytes, and {} are allowed",
+                bytes.len(),
+                self.most_bytes
+            ));
         }
         self.sheet().raw = Some(bytes);
     }
@@ -192,7 +196,9 @@ fn size_of_value(value: &Value) -> usize {
         Value::Null | Value::Bool(_) => 6,
         Value::Number(_) => 20,
         // Escapes in JSON make control characters six times as long; none are left by `text::visible`.
-        Value::String(text) => text.len() + 3 + text.bytes().filter(|byte| matches!(byte, b'"' | b'\\')).count(),
+        Value::String(text) => {
+            text.len() + 3 + text.bytes().filter(|byte| matches!(byte, b'"' | b'\\')).count()
+        }
         Value::Array(items) => 3 + items.iter().map(size_of_value).sum::<usize>(),
         Value::Object(fields) => {
             3 + fields.iter().map(|(name, value)| name.len() + 4 + size_of_value(value)).sum::<usize>()

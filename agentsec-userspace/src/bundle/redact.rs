@@ -6,8 +6,23 @@ pub const REDACTED: &[u8] = b"[redacted]";
 
 /// A name that contains one of these, in any case and with `-` for `_`, is a secret's.
 const NAMES: [&str; 17] = [
-    "password", "passwd", "passphrase", "pwd", "secret", "token", "apikey", "api_key", "access_key", "accesskey",
-    "private_key", "privatekey", "credential", "authorization", "auth_key", "bearer", "cookie",
+    "password",
+    "passwd",
+    "passphrase",
+    "pwd",
+    "secret",
+    "token",
+    "apikey",
+    "api_key",
+    "access_key",
+    "accesskey",
+    "private_key",
+    "privatekey",
+    "credential",
+    "authorization",
+    "auth_key",
+    "bearer",
+    "cookie",
 ];
 
 /// Flags whose value is `USER:PASSWORD`.
@@ -38,12 +53,16 @@ pub fn redact(arguments: &[&[u8]]) -> (Vec<Vec<u8>>, usize) {
 
 /// Whether an argument is a flag such as `--token`, whose value comes next.
 fn is_flag_of_secret(argument: &[u8]) -> bool {
-    argument.starts_with(b"-") && !argument.iter().any(|byte| matches!(byte, b'=' | b':' | b' ')) && is_name(argument)
+    argument.starts_with(b"-")
+        && !argument.iter().any(|byte| matches!(byte, b'=' | b':' | b' '))
+        && is_name(argument)
 }
 
 fn is_name(name: &[u8]) -> bool {
-    let plain: String =
-        name.iter().map(|byte| if *byte == b'-' { '_' } else { char::from(byte.to_ascii_lowercase()) }).collect();
+    let plain: String = name
+        .iter()
+        .map(|byte| if *byte == b'-' { '_' } else { char::from(byte.to_ascii_lowercase()) })
+        .collect();
     NAMES.iter().any(|secret| plain.contains(secret))
 }
 
@@ -56,7 +75,8 @@ fn within(argument: &[u8], count: &mut usize) -> Vec<u8> {
         let (before, after) = rest.split_at(found + 1);
         out.extend_from_slice(before);
         rest = after;
-        let name_begins = out[..out.len() - 1].iter().rposition(|byte| !is_of_name(*byte)).map_or(0, |at| at + 1);
+        let name_begins =
+            out[..out.len() - 1].iter().rposition(|byte| !is_of_name(*byte)).map_or(0, |at| at + 1);
         if is_name(&out[name_begins..out.len() - 1]) {
             let (blank, value) = value_of(rest, before.ends_with(b":"));
             if value > 0 {
@@ -81,7 +101,10 @@ fn within(argument: &[u8], count: &mut usize) -> Vec<u8> {
 /// Of what follows a `:`, the password of `//user:password@host`.
 fn userinfo(rest: &[u8]) -> Option<std::ops::Range<usize>> {
     let authority = rest.strip_prefix(b"//")?;
-    let end = authority.iter().position(|byte| matches!(byte, b'/' | b'?' | b'#' | b' ')).unwrap_or(authority.len());
+    let end = authority
+        .iter()
+        .position(|byte| matches!(byte, b'/' | b'?' | b'#' | b' '))
+        .unwrap_or(authority.len());
     let at = authority[..end].iter().rposition(|byte| *byte == b'@')?;
     let colon = authority[..at].iter().position(|byte| *byte == b':')?;
     Some(2 + colon + 1..2 + at)
@@ -112,7 +135,11 @@ mod tests {
     fn shown(line: &[&str]) -> String {
         let arguments: Vec<&[u8]> = line.iter().map(|argument| argument.as_bytes()).collect();
         let (shown, _) = redact(&arguments);
-        shown.iter().map(|argument| String::from_utf8_lossy(argument).into_owned()).collect::<Vec<_>>().join(" ")
+        shown
+            .iter()
+            .map(|argument| String::from_utf8_lossy(argument).into_owned())
+            .collect::<Vec<_>>()
+            .join(" ")
     }
 
     #[test]
@@ -124,9 +151,15 @@ mod tests {
             (&["env", "OPENAI_API_KEY=hunter2", "run"], "env OPENAI_API_KEY=[redacted] run"),
             (&["curl", "-H", "Authorization: Bearer hunter2"], "curl -H Authorization: [redacted]"),
             (&["curl", "-u", "me:hunter2", "http://h/"], "curl -u me:[redacted] http://h/"),
-            (&["curl", "https://me:hunter2@h/x?token=hunter2&y=1"], "curl https://me:[redacted]@h/x?token=[redacted]&y=1"),
+            (
+                &["curl", "https://me:hunter2@h/x?token=hunter2&y=1"],
+                "curl https://me:[redacted]@h/x?token=[redacted]&y=1",
+            ),
             (&["psql", "postgres://me:hun:ter2@h:5432/db"], "psql postgres://me:[redacted]@h:5432/db"),
-            (&["sh", "-c", "TOKEN='hunter2' run; SECRET=hunter2 go"], "sh -c TOKEN='[redacted]' run; SECRET=[redacted] go"),
+            (
+                &["sh", "-c", "TOKEN='hunter2' run; SECRET=hunter2 go"],
+                "sh -c TOKEN='[redacted]' run; SECRET=[redacted] go",
+            ),
             (&["x", r#"{"token":"hunter2","a":1}"#], r#"x {"token":"[redacted]","a":1}"#),
             (&["x", "--token"], "x --token"),
             (&["x", "--token", "--verbose"], "x --token --verbose"),

@@ -67,7 +67,9 @@ pub fn removable(
     let is_needed = |bundle: &Kept| {
         let Some(incident) = &bundle.incident else { return false };
         open.contains(&(bundle.agent.clone(), incident.clone()))
-            && newest.get(&(bundle.agent.as_str(), incident.as_str())).is_some_and(|best| best.id == bundle.id)
+            && newest
+                .get(&(bundle.agent.as_str(), incident.as_str()))
+                .is_some_and(|best| best.id == bundle.id)
     };
     let mut oldest_first: Vec<&Kept> = kept.iter().collect();
     oldest_first.sort_by(|a, b| (a.at_ns, &a.id).cmp(&(b.at_ns, &b.id)));
@@ -109,9 +111,16 @@ mod tests {
         let limits = Limits { count: 2, bytes: 1000, age_ns: None };
         assert_eq!(ids(&removable(&all, &open, limits, 100)), ["0001", "0003"]);
         let limits = Limits { count: 9, bytes: 15, age_ns: None };
-        assert_eq!(ids(&removable(&all, &open, limits, 100)), ["0001", "0003", "0004"], "that one alone is allowed");
+        assert_eq!(
+            ids(&removable(&all, &open, limits, 100)),
+            ["0001", "0003", "0004"],
+            "that one alone is allowed"
+        );
         let limits = Limits { count: 9, bytes: 1000, age_ns: Some(97) };
-        assert_eq!(removable(&all, &BTreeSet::new(), limits, 100), [("0001".into(), Why::Expired), ("0002".into(), Why::Expired)]);
+        assert_eq!(
+            removable(&all, &BTreeSet::new(), limits, 100),
+            [("0001".into(), Why::Expired), ("0002".into(), Why::Expired)]
+        );
     }
 
     proptest! {

@@ -15,10 +15,11 @@ pub fn seal(recipients: &[String], bytes: Vec<u8>) -> io::Result<Vec<u8>> {
     if recipients.is_empty() {
         return Ok(bytes);
     }
-    let parse = |text: &String| text.parse::<Recipient>().map_err(|why| io::Error::other(format!("{text}: {why}")));
+    let parse =
+        |text: &String| text.parse::<Recipient>().map_err(|why| io::Error::other(format!("{text}: {why}")));
     let keys: Vec<Recipient> = recipients.iter().map(parse).collect::<Result<_, _>>()?;
-    let encryptor =
-        Encryptor::with_recipients(keys.iter().map(|key| key as &dyn age::Recipient)).map_err(io::Error::other)?;
+    let encryptor = Encryptor::with_recipients(keys.iter().map(|key| key as &dyn age::Recipient))
+        .map_err(io::Error::other)?;
     let mut out = Vec::with_capacity(bytes.len() + bytes.len() / 1024 + 512);
     let mut writer = encryptor.wrap_output(&mut out)?;
     writer.write_all(&bytes)?;

@@ -42,7 +42,12 @@ pub enum Told {
     /// What an earlier daemon has left was put in order.
     Swept(Box<Swept>),
     /// A bundle is on the disk. Say [`Service::logged`] once its hash is in the log.
-    Stored(Box<About>),
+    Stored {
+        /// Which.
+        about: Box<About>,
+        /// Whether it [waited](Told::Waits) before.
+        waited: bool,
+    },
     /// A bundle is made, and the disk does not take it: it waits in memory.
     Waits {
         /// About which trip.
@@ -120,7 +125,8 @@ impl Service {
         })?;
         let is_swept = Arc::new(Mutex::new(is_swept));
         for number in 0..MAKERS {
-            let (shared, to_make, is_swept) = (Arc::clone(&shared), Arc::clone(&to_make), Arc::clone(&is_swept));
+            let (shared, to_make, is_swept) =
+                (Arc::clone(&shared), Arc::clone(&to_make), Arc::clone(&is_swept));
             thread::Builder::new().name(format!("bundle-{number}")).spawn(move || {
                 // What is made must not be swept: ends when the sweep has.
                 let _ = is_swept.lock().unwrap_or_else(PoisonError::into_inner).recv();
@@ -137,8 +143,12 @@ impl Service {
     /// When too many wait already; the trip has none then.
     pub fn order(&self, order: Order) -> Result<(), (Trip, String)> {
         self.orders.try_send(order).map_err(|refused| match refused {
-            mpsc::TrySendError::Full(order) => (order.trip, format!("{MOST_ORDERS} bundles wait to be made already")),
-            mpsc::TrySendError::Disconnected(order) => (order.trip, "the threads that make bundles are gone".into()),
+            mpsc::TrySendError::Full(order) => {
+                (order.trip, format!("{MOST_ORDERS} bundles wait to be made already"))
+            }
+            mpsc::TrySendError::Disconnected(order) => {
+                (order.trip, "the threads that make bundles are gone".into())
+            }
         })
     }
 
@@ -260,7 +270,7 @@ impl Shared {
 
     fn put(&self, ready: Ready) {
         match self.store.put(&ready.about, &ready.archive) {
-            Ok(stored) => self.tell(Told::Stored(Box::new(stored))),
+            Ok(stored) => self.tell(Told::Stored { about: Box::new(stored), waited: false }),
             Err(failure) => self.let_wait(ready, &failure),
         }
     }
@@ -286,7 +296,7 @@ impl Shared {
             let next = self.waiting.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
             let Some(ready) = next else { return };
             match self.store.put(&ready.about, &ready.archive) {
-                Ok(stored) => self.tell(Told::Stored(Box::new(stored))),
+                Ok(stored) => self.tell(Told::Stored { about: Box::new(stored), waited: true }),
                 Err(_) => {
                     self.waiting.lock().unwrap_or_else(PoisonError::into_inner).push_front(ready);
                     return;

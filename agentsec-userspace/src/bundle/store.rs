@@ -238,7 +238,9 @@ impl Store {
                         swept.unlogged.push(adopted);
                     }
                     None => {
-                        swept.problems.extend(self.remove(&about.bundle_id).err().map(|failure| failure.message));
+                        swept
+                            .problems
+                            .extend(self.remove(&about.bundle_id).err().map(|failure| failure.message));
                         swept.unfinished.push(about);
                     }
                 },
@@ -251,8 +253,9 @@ impl Store {
     /// A bundle whose daemon was killed after the archive had its name and before the note said so.
     fn adopt(&self, about: &About) -> Option<About> {
         let directory = self.directory(&about.bundle_id);
-        let (file, bytes) =
-            [CLEAR, SEALED].into_iter().find_map(|name| Some((name, fs::read(directory.join(name)).ok()?)))?;
+        let (file, bytes) = [CLEAR, SEALED]
+            .into_iter()
+            .find_map(|name| Some((name, fs::read(directory.join(name)).ok()?)))?;
         let parts = archive::read(&bytes).map(|opened| opened.manifest.statuses()).unwrap_or_default();
         let adopted = About {
             phase: Phase::Stored,
@@ -273,7 +276,9 @@ impl Store {
             let path = entry.path();
             let has_content = [ABOUT, CLEAR, SEALED].iter().any(|file| path.join(file).exists());
             if uuid::Uuid::parse_str(&name).is_ok() && !has_content {
-                swept.problems.extend(fs::remove_dir_all(&path).err().map(|error| format!("{}: {error}", path.display())));
+                swept.problems.extend(
+                    fs::remove_dir_all(&path).err().map(|error| format!("{}: {error}", path.display())),
+                );
             }
         }
     }
@@ -329,9 +334,14 @@ mod tests {
     #[test]
     fn a_daemon_killed_at_any_step_leaves_nothing_half_done() {
         // What is there after each step, and what the next daemon makes of it.
-        for (step, unfinished, unlogged, left) in
-            [("directory", 0, 0, 0), ("note", 1, 0, 0), ("half", 1, 0, 0), ("renamed", 0, 1, 1), ("stored", 0, 1, 1), ("logged", 0, 0, 1)]
-        {
+        for (step, unfinished, unlogged, left) in [
+            ("directory", 0, 0, 0),
+            ("note", 1, 0, 0),
+            ("half", 1, 0, 0),
+            ("renamed", 0, 1, 1),
+            ("stored", 0, 1, 1),
+            ("logged", 0, 0, 1),
+        ] {
             let (_directory, store) = store();
             let path = store.directory(ID);
             fs::create_dir_all(&path).unwrap();

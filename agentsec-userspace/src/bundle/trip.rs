@@ -61,7 +61,9 @@ impl Source {
     pub fn value(name: &'static str, value: Value) -> Self {
         let write = move |paper: &Paper| {
             match value {
-                Value::Object(fields) => fields.into_iter().for_each(|(name, value)| paper.fact(&name, value)),
+                Value::Object(fields) => {
+                    fields.into_iter().for_each(|(name, value)| paper.fact(&name, value))
+                }
                 other => paper.fact("value", other),
             }
             Ok(())

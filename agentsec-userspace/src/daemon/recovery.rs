@@ -21,6 +21,7 @@ impl Daemon {
         let paths = Paths {
             state_dir: self.options.state_dir.clone(),
             events: self.options.state_dir.join(EVENTS_NAME),
+            evidence: self.bundles.gate(),
             cgroups: Tree::find().ok().map(|tree| tree.mount().to_owned()),
         };
         match Service::start(paths, self.world(clock::now())) {

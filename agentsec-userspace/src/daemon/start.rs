@@ -61,6 +61,7 @@ impl Daemon {
             recent: BTreeMap::new(),
             samples: super::Samples::default(),
             recovery: None,
+            bundles: super::Bundles::default(),
             changed: false,
             _index: keep_index(&options.state_dir),
             next_reclaim_ns: 0,
@@ -150,6 +151,6 @@ fn make_directory(path: &Path) -> Result<()> {
         .with_context(|| format!("cannot make the directory {}", path.display()))
 }
 
-fn host_name() -> String {
+pub(super) fn host_name() -> String {
     nix::unistd::gethostname().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default()
 }

@@ -110,6 +110,7 @@ impl Daemon {
                 queued: self.journal.waiting() as u64,
                 lost: self.journal.lost(),
             },
+            bundles: self.bundles.counts,
             samples_read: self.samples.read,
             samples_cut: self.samples.cut,
             alerts: self.alerts.clone(),

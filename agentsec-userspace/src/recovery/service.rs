@@ -11,6 +11,7 @@ use std::time::Duration;
 use agentsec_common::policy::State;
 use tokio::sync::mpsc;
 
+use crate::bundle::Gate;
 use crate::clock;
 
 use super::catalogue::Record;
@@ -31,6 +32,8 @@ pub struct Paths {
     pub state_dir: PathBuf,
     /// The events.
     pub events: PathBuf,
+    /// Evidence that is being collected, which stopping an agent would destroy.
+    pub evidence: Gate,
     /// Where the tree of cgroups is mounted, if it is.
     pub cgroups: Option<PathBuf>,
 }

@@ -73,7 +73,9 @@ fn list(paper: &Paper, where_: &Whereabouts, now: Time) -> Result<Vec<Found>, St
     let (mut found, mut beyond, mut vanished) = (Vec::new(), 0_usize, 0_usize);
     for entry in fs::read_dir("/proc").map_err(|error| format!("reading /proc: {error}"))? {
         let Ok(entry) = entry else { continue };
-        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<u32>().ok()) else { continue };
+        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<u32>().ok()) else {
+            continue;
+        };
         if paper.is_late() {
             paper.lacks("time was up while processes were being listed");
             break;
@@ -124,7 +126,9 @@ fn describe(pid: u32, clock: &stat::Clock) -> Option<(File, Map<String, Value>, 
     about.insert("started".into(), rfc3339(clock.wall_ns(stat.start_ticks)).into());
     about.insert("start_ticks".into(), stat.start_ticks.into());
     if let Some(status) = read(&directory, "status", 64 * 1024) {
-        for (key, name) in [("Uid", "uid"), ("Gid", "gid"), ("Threads", "threads"), ("NSpid", "pid_in_namespaces")] {
+        for (key, name) in
+            [("Uid", "uid"), ("Gid", "gid"), ("Threads", "threads"), ("NSpid", "pid_in_namespaces")]
+        {
             if let Some(value) = stat::status_field(&status, key) {
                 about.insert(name.into(), value);
             }
@@ -182,7 +186,8 @@ fn commands(paper: &Paper, found: &[Found]) {
 fn command(bytes: &[u8]) -> Map<String, Value> {
     let kept = &bytes[..bytes.len().min(COMMAND_BYTES)];
     let line = kept.strip_suffix(b"\0").unwrap_or(kept);
-    let arguments: Vec<&[u8]> = if line.is_empty() { Vec::new() } else { line.split(|byte| *byte == 0).collect() };
+    let arguments: Vec<&[u8]> =
+        if line.is_empty() { Vec::new() } else { line.split(|byte| *byte == 0).collect() };
     let (shown, redacted) = redact(&arguments);
     let mut fields = Map::new();
     let cut = |argument: &Vec<u8>| argument[..argument.len().min(ARGUMENT_BYTES)].to_vec();
@@ -233,7 +238,9 @@ pub(super) fn pids(where_: &Whereabouts) -> BTreeSet<u32> {
     }
     let all = fs::read_dir("/proc").into_iter().flatten().flatten();
     let all = all.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
-    pids.extend(all.filter(|pid| net_of(*pid).is_some_and(|inode| inodes.contains(&inode))).take(MOST_PROCESSES));
+    pids.extend(
+        all.filter(|pid| net_of(*pid).is_some_and(|inode| inodes.contains(&inode))).take(MOST_PROCESSES),
+    );
     pids
 }
 
@@ -275,7 +282,9 @@ mod tests {
             Whereabouts { members: [child.id()].into(), cgroups: vec!["x".into()], ..Whereabouts::default() };
         let paper = Paper::new(Duration::from_secs(60), 1 << 20);
         // Until it has become what it runs.
-        while fs::read(format!("/proc/{}/cmdline", child.id())).is_ok_and(|line| !line.starts_with(b"a (b) c")) {
+        while fs::read(format!("/proc/{}/cmdline", child.id()))
+            .is_ok_and(|line| !line.starts_with(b"a (b) c"))
+        {
             std::thread::sleep(Duration::from_millis(1));
         }
         write(&paper, &where_, clock::now()).unwrap();
@@ -285,7 +294,10 @@ mod tests {
         assert_eq!((part.status, &part.reasons), (Status::Complete, &Vec::new()));
         let document: Value = serde_json::from_slice(&part.bytes).unwrap();
         let process = &document["items"][0];
-        assert_eq!((&process["pid"], &process["parent_pid"]), (&child.id().into(), &std::process::id().into()));
+        assert_eq!(
+            (&process["pid"], &process["parent_pid"]),
+            (&child.id().into(), &std::process::id().into())
+        );
         assert_eq!(process["command_line"], json!(["a (b) c", "600"]));
         assert_eq!(process["uid"][0], nix::unistd::getuid().as_raw());
         assert_eq!(process["network_namespace"], json!(inode));

@@ -43,7 +43,8 @@ impl Clock {
     pub(super) fn of(now: Time) -> Self {
         // This clock goes on while the machine sleeps, and so do ticks.
         let since_boot = clock_gettime(ClockId::CLOCK_BOOTTIME).map_or(0, |time| {
-            u64::try_from(time.tv_sec()).unwrap_or(0) * 1_000_000_000 + u64::try_from(time.tv_nsec()).unwrap_or(0)
+            u64::try_from(time.tv_sec()).unwrap_or(0) * 1_000_000_000
+                + u64::try_from(time.tv_nsec()).unwrap_or(0)
         });
         let ticks = nix::unistd::sysconf(nix::unistd::SysconfVar::CLK_TCK).ok().flatten().unwrap_or(100);
         let tick_ns = 1_000_000_000 / u64::try_from(ticks).unwrap_or(100).max(1);
@@ -57,9 +58,9 @@ impl Clock {
 
 /// The numbers of a line of `/proc/PID/status`: one number, or a list. The kernel escapes the line feeds of names.
 pub(super) fn status_field(status: &[u8], key: &str) -> Option<Value> {
-    let line = status.split(|byte| *byte == b'\n').find_map(|line| {
-        line.strip_prefix(key.as_bytes()).and_then(|rest| rest.strip_prefix(b":"))
-    })?;
+    let line = status
+        .split(|byte| *byte == b'\n')
+        .find_map(|line| line.strip_prefix(key.as_bytes()).and_then(|rest| rest.strip_prefix(b":")))?;
     let numbers: Option<Vec<u64>> =
         std::str::from_utf8(line).ok()?.split_ascii_whitespace().map(|number| number.parse().ok()).collect();
     match numbers?.as_slice() {

@@ -48,7 +48,14 @@ pub(super) fn write(paper: &Paper, where_: &Whereabouts) -> Result<(), String> {
              holder any more",
         );
     }
-    paper.fact("counts", counts.by_table.iter().map(|(name, count)| ((*name).to_owned(), json!(count))).collect::<serde_json::Map<_, _>>());
+    paper.fact(
+        "counts",
+        counts
+            .by_table
+            .iter()
+            .map(|(name, count)| ((*name).to_owned(), json!(count)))
+            .collect::<serde_json::Map<_, _>>(),
+    );
     if counts.beyond > 0 {
         paper.lacks(format!("{} sockets beyond the first {MOST_SOCKETS} are counted only", counts.beyond));
     }
@@ -153,19 +160,28 @@ mod tests {
         let document: Value = serde_json::from_slice(&part.bytes).unwrap();
         let items = document["items"].as_array().unwrap();
         let find = |table: &str, port: u16, state: &str| {
-            items.iter().find(|item| item["table"] == table && item["local_port"] == port && item["state"] == state)
+            items
+                .iter()
+                .find(|item| item["table"] == table && item["local_port"] == port && item["state"] == state)
         };
         let listening = find("tcp", to.port(), "LISTEN").unwrap();
-        assert_eq!((&listening["local_address"], &listening["pid"]), (&"127.0.0.1".into(), &std::process::id().into()));
+        assert_eq!(
+            (&listening["local_address"], &listening["pid"]),
+            (&"127.0.0.1".into(), &std::process::id().into())
+        );
         let connected = find("tcp", stream.local_addr().unwrap().port(), "ESTABLISHED").unwrap();
-        assert_eq!((&connected["remote_address"], &connected["remote_port"]), (&"127.0.0.1".into(), &to.port().into()));
+        assert_eq!(
+            (&connected["remote_address"], &connected["remote_port"]),
+            (&"127.0.0.1".into(), &to.port().into())
+        );
         let datagrams = find("udp6", udp.local_addr().unwrap().port(), "UNCONNECTED").unwrap();
         assert_eq!(datagrams["local_address"], "::1");
     }
 
     #[test]
     fn a_table_of_a_hundred_thousand_is_cut_in_time_and_counted() {
-        let line = "  0: 0100007F:0050 0100007F:1F90 01 00000000:00000000 00:00000000 00000000  1000 0 77 1\n";
+        let line =
+            "  0: 0100007F:0050 0100007F:1F90 01 00000000:00000000 00:00000000 00000000  1000 0 77 1\n";
         let text = format!("heading\n{}", line.repeat(100_000));
         let paper = Paper::new(Duration::from_secs(60), 100_000);
         let mut seen = 0;

@@ -160,19 +160,33 @@ mod tests {
 
     #[test]
     fn lines_of_every_table_are_understood() {
-        let socket = tcp(b"   1: 0100007F:0050 0200000A:01BB 01 0000000A:00000002 02:0000 00  1000 0 77 1 ffff 20 4").unwrap();
+        let socket =
+            tcp(b"   1: 0100007F:0050 0200000A:01BB 01 0000000A:00000002 02:0000 00  1000 0 77 1 ffff 20 4")
+                .unwrap();
         assert_eq!(socket.inode, 77);
-        assert_eq!((&socket.fields["remote_address"], &socket.fields["remote_port"]), (&"10.0.0.2".into(), &443.into()));
-        assert_eq!((&socket.fields["state"], &socket.fields["unsent_bytes"]), (&"ESTABLISHED".into(), &10.into()));
+        assert_eq!(
+            (&socket.fields["remote_address"], &socket.fields["remote_port"]),
+            (&"10.0.0.2".into(), &443.into())
+        );
+        assert_eq!(
+            (&socket.fields["state"], &socket.fields["unsent_bytes"]),
+            (&"ESTABLISHED".into(), &10.into())
+        );
         let socket = datagrams(
             b"  9: 00000000000000000000000001000000:0035 00000000000000000000000000000000:0000 07 00000000:00000000 00:00000000 00000000 0 0 5 2 0 0",
         )
         .unwrap();
-        assert_eq!((&socket.fields["local_address"], &socket.fields["local_port"]), (&"::1".into(), &53.into()));
+        assert_eq!(
+            (&socket.fields["local_address"], &socket.fields["local_port"]),
+            (&"::1".into(), &53.into())
+        );
         let socket = packet(b"ffff888 3      3    0003   2     1 0      0      4242").unwrap();
         assert_eq!((socket.inode, &socket.fields["ethertype"]), (4242, &"0x0003".into()));
         let socket = unix(b"0000000000000000: 00000002 00000000 00010000 0001 01 999 /run/a b\xff").unwrap();
-        assert_eq!((socket.inode, &socket.fields["path"], &socket.fields["state"]), (999, &"/run/a b\\xff".into(), &"LISTEN".into()));
+        assert_eq!(
+            (socket.inode, &socket.fields["path"], &socket.fields["state"]),
+            (999, &"/run/a b\\xff".into(), &"LISTEN".into())
+        );
         let nameless = unix(b"0000000000000000: 00000003 00000000 00000000 0001 03 998").unwrap();
         assert!(!nameless.fields.contains_key("path"));
     }

@@ -190,7 +190,11 @@ mod tests {
         let mut local = Vec::new();
         assert!(routes(|route| local.push(route)).is_ok());
         let own = local.iter().find(|route| route.destination == IpAddr::from([127, 0, 0, 1]));
-        assert!(own.is_some_and(|route| route.kind == "local" && route.length == 32 && route.interface == Some(1)));
+        assert!(
+            own.is_some_and(|route| route.kind == "local"
+                && route.length == 32
+                && route.interface == Some(1))
+        );
         neighbours(drop).unwrap();
     }
 
