@@ -25,6 +25,7 @@ pub struct Gate {
 #[derive(Debug, Default)]
 struct State {
     collecting: BTreeMap<String, u32>,
+    waiting: u32,
     patience: Duration,
 }
 
@@ -57,17 +58,19 @@ impl Gate {
     #[must_use]
     pub fn wait(&self, agent: &str) -> Waited {
         let begun = Instant::now();
-        let state = self.state();
+        let mut state = self.state();
         if !state.collecting.contains_key(agent) {
             return Waited::NotNeeded;
         }
+        state.waiting += 1;
         let patience = state.patience;
         let is_collecting = |state: &mut State| state.collecting.contains_key(agent);
-        let (state, timeout) = self
+        let (mut state, timeout) = self
             .shared
             .1
             .wait_timeout_while(state, patience, is_collecting)
             .unwrap_or_else(PoisonError::into_inner);
+        state.waiting -= 1;
         drop(state);
         if timeout.timed_out() { Waited::GaveUp(begun.elapsed()) } else { Waited::Kept(begun.elapsed()) }
     }
@@ -109,6 +112,9 @@ mod tests {
             let gate = gate.clone();
             move || gate.wait("a")
         });
+        while gate.state().waiting == 0 {
+            thread::yield_now();
+        }
         drop(first);
         thread::sleep(Duration::from_millis(20));
         assert!(!waiting.is_finished(), "one is still being collected");

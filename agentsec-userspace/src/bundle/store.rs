@@ -203,7 +203,8 @@ impl Store {
         let (mut found, mut problems) = (Vec::new(), Vec::new());
         for entry in entries.flatten() {
             let name = entry.file_name().to_string_lossy().into_owned();
-            if uuid::Uuid::parse_str(&name).is_err() {
+            let is_empty = !has_content(&entry.path());
+            if uuid::Uuid::parse_str(&name).is_err() || is_empty {
                 continue;
             }
             match self.about(&name) {
@@ -274,14 +275,18 @@ impl Store {
         for entry in fs::read_dir(&self.root).into_iter().flatten().flatten() {
             let name = entry.file_name().to_string_lossy().into_owned();
             let path = entry.path();
-            let has_content = [ABOUT, CLEAR, SEALED].iter().any(|file| path.join(file).exists());
-            if uuid::Uuid::parse_str(&name).is_ok() && !has_content {
+            if uuid::Uuid::parse_str(&name).is_ok() && !has_content(&path) {
                 swept.problems.extend(
                     fs::remove_dir_all(&path).err().map(|error| format!("{}: {error}", path.display())),
                 );
             }
         }
     }
+}
+
+/// Whether a bundle's directory has a note or an archive.
+fn has_content(directory: &Path) -> bool {
+    [ABOUT, CLEAR, SEALED].iter().any(|file| directory.join(file).exists())
 }
 
 fn is_file_name(name: &str) -> bool {
