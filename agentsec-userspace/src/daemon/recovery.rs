@@ -38,6 +38,8 @@ impl Daemon {
 
     /// Says how the agents are now.
     pub(super) fn publish_recovery(&mut self, now: Time) {
+        // Before recovery hears of a trip, it has to find the gate closed.
+        self.order_bundles();
         if let Some(service) = &self.recovery {
             service.publish(self.world(now));
         }
