@@ -232,7 +232,7 @@ fn a_bundle_that_was_altered_is_found_and_not_exported() -> Result<()> {
     let tar = Command::new("tar").arg("-tf").arg(&good).output()?;
     let names = String::from_utf8(tar.stdout)?;
     assert!(
-        names.starts_with(&format!("{bundle}/manifest.json\n")) && names.contains("/processes.json\n"),
+        names.starts_with(&format!("{bundle}/manifest.json\n")) && names.contains("/signals.json\n"),
         "{names}"
     );
 

@@ -30,6 +30,8 @@ const REMEMBERED: usize = 1024;
 #[derive(Default)]
 pub(super) struct Bundles {
     service: Option<Service>,
+    /// Whether there is a service, or none can be had: what is due before waits.
+    is_started: bool,
     heard: Option<UnboundedReceiver<Told>>,
     gate: Gate,
     /// Trips whose bundles are to be ordered, with their events' data.
@@ -93,6 +95,7 @@ impl Daemon {
             }
             Err(error) => self.complain("bundles", &anyhow::Error::new(error)),
         }
+        self.bundles.is_started = true;
         self.bundles.found_open = self.open_now();
         self.order_bundles();
     }
@@ -118,6 +121,9 @@ impl Daemon {
 
     /// Orders the bundles of the trips that were noticed.
     pub(super) fn order_bundles(&mut self) {
+        if !self.bundles.is_started {
+            return;
+        }
         for (trip, data) in std::mem::take(&mut self.bundles.due) {
             self.order_bundle(trip, data);
         }
