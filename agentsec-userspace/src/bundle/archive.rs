@@ -27,7 +27,8 @@ pub fn write(manifest: &Manifest, parts: &[Part], mtime_s: u64) -> io::Result<Ve
         let mut header = Header::new_ustar();
         header.set_entry_type(EntryType::Regular);
         header.set_mode(0o600);
-        (header.set_uid(0), header.set_gid(0));
+        header.set_uid(0);
+        header.set_gid(0);
         header.set_mtime(mtime_s);
         header.set_size(content.len() as u64);
         builder.append_data(&mut header, format!("{}/{name}", manifest.bundle_id), content)?;

@@ -141,14 +141,16 @@ impl Service {
     /// # Errors
     ///
     /// When too many wait already; the trip has none then.
-    pub fn order(&self, order: Order) -> Result<(), (Trip, String)> {
-        self.orders.try_send(order).map_err(|refused| match refused {
-            mpsc::TrySendError::Full(order) => {
-                (order.trip, format!("{MOST_ORDERS} bundles wait to be made already"))
-            }
-            mpsc::TrySendError::Disconnected(order) => {
-                (order.trip, "the threads that make bundles are gone".into())
-            }
+    pub fn order(&self, order: Order) -> Result<(), Box<(Trip, String)>> {
+        self.orders.try_send(order).map_err(|refused| {
+            Box::new(match refused {
+                mpsc::TrySendError::Full(order) => {
+                    (order.trip, format!("{MOST_ORDERS} bundles wait to be made already"))
+                }
+                mpsc::TrySendError::Disconnected(order) => {
+                    (order.trip, "the threads that make bundles are gone".into())
+                }
+            })
         })
     }
 

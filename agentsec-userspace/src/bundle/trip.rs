@@ -52,8 +52,11 @@ pub struct Source {
     /// File name in the archive.
     pub name: &'static str,
     /// Writes the part.
-    pub write: Box<dyn FnOnce(&Paper) -> Result<(), String> + Send>,
+    pub write: Write,
 }
+
+/// Writes a part; an error is why it could not.
+pub type Write = Box<dyn FnOnce(&Paper) -> Result<(), String> + Send>;
 
 impl Source {
     /// A part that is a value.

@@ -141,7 +141,7 @@ impl Daemon {
         let refused = match &self.bundles.service {
             Some(service) => {
                 service.gate().set_patience(Duration::from_nanos(self.config.bundles.wait_ns));
-                service.order(order).err()
+                service.order(order).err().map(|refused| *refused)
             }
             None => Some((order.trip, "the threads that make bundles could not be started".into())),
         };
