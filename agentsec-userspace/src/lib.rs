@@ -39,6 +39,7 @@
 //! Only [`daemon`] sees both sides; only [`kernel`] imports aya; [`core`] imports neither clock nor file.
 
 pub mod api;
+pub mod bundle;
 pub mod cli;
 pub mod clock;
 pub mod config;

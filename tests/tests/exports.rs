@@ -158,6 +158,18 @@ fn drafts() -> Result<Vec<Draft>> {
         ),
         about("crawler", 8, EventKind::Snapshot, json!({ "action": "created", "id": "abc", "files": 7 })),
         about("crawler", 8, EventKind::Snapshot, json!({ "action": "failed", "error": "disk full" })),
+        about(
+            "crawler",
+            8,
+            EventKind::Evidence,
+            json!({ "action_type": "EVIDENCE_COLLECTED", "bundle": "b", "sha256": "00", "bytes": 9, "status": "complete" }),
+        ),
+        about(
+            "crawler",
+            8,
+            EventKind::Evidence,
+            json!({ "action_type": "EVIDENCE_FAILED", "error": "disk full" }),
+        ),
         daemon(9, EventKind::Loss, json!({ "what": "events", "events_lost": 7 })),
         daemon(9, EventKind::Loss, json!({ "what": "retention", "removed_before": 256 })),
         about(

@@ -34,7 +34,7 @@ const fn tool(program: &'static str, package: &'static str, purpose: &'static st
 }
 
 /// The programs that tests, demo and bench run.
-pub const TOOLS: [Tool; 14] = [
+pub const TOOLS: [Tool; 15] = [
     tool("ip", "iproute2", "namespaces and veth pairs for the tests, the demo and the bench"),
     tool("bpftool", "bpftool", "an independent look at the kernel's programs and maps in tests"),
     tool("nft", "nftables", "the firewall that the bench compares with"),
@@ -44,6 +44,7 @@ pub const TOOLS: [Tool; 14] = [
     tool("ethtool", "ethtool", "switching segmentation offload on and off in tests"),
     tool("curl", "curl", "requests of agents in tests and demo, and to the daemon's socket"),
     tool("restic", "restic", "snapshots: what the daemon runs, and an independent look at what it stored"),
+    tool("age", "age", "another's look at encrypted evidence bundles in tests"),
     tool("rclone", "rclone", "an append-only server of snapshots in tests"),
     tool(
         "sqlite3",

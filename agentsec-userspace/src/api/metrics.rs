@@ -38,6 +38,17 @@ fn daemon(page: &mut Page, daemon: &DaemonStatus) {
     page.family("events_total", "counter", "Forensic events by what became of them.");
     page.sample("events_total", &[("outcome", "written")], daemon.events.written);
     page.sample("events_total", &[("outcome", "lost")], daemon.events.lost);
+    page.family("bundles_total", "counter", "Evidence bundles by what became of them.");
+    for (outcome, count) in [
+        ("collected", daemon.bundles.collected),
+        ("partial", daemon.bundles.partial),
+        ("failed", daemon.bundles.failed),
+        ("removed", daemon.bundles.removed),
+    ] {
+        page.sample("bundles_total", &[("outcome", outcome)], count);
+    }
+    page.family("bundles_waiting", "gauge", "Evidence bundles that wait for room on the disk.");
+    page.sample("bundles_waiting", &[], daemon.bundles.waiting);
     page.family("samples_total", "counter", "Samples of answers that were read.");
     page.sample("samples_total", &[], daemon.samples_read);
     page.family("samples_cut_total", "counter", "Samples of which something could not be read.");
@@ -238,6 +249,7 @@ mod tests {
             "agentsec_agent_response_deviation_seconds{agent=\"crawler\"} 0.0125",
             "agentsec_uptime_seconds 90",
             "agentsec_samples_total 11",
+            "agentsec_bundles_total{outcome=\"collected\"} 2",
             "agentsec_agent_auth_failures_total{agent=\"crawler\",kind=\"http_401\"} 2",
             "agentsec_agent_response_seconds{agent=\"crawler\",quantile=\"0.99\"} 0.13025",
             "agentsec_agent_requests_total{agent=\"crawler\"} 90",

@@ -4,6 +4,7 @@
 //! `check-config`, `doctor`, and the break-glass verbs), and ends with an [`exit::Exit`].
 
 mod agents;
+mod bundle;
 mod chain;
 mod check_config;
 mod doctor;
@@ -106,6 +107,8 @@ enum Verb {
     Shadow(shadow::Args),
     /// Neither judge agents nor drop anything of them, or end that
     Exempt(exempt::Args),
+    /// List, show and export what was collected of agents when they tripped; needs no daemon
+    Bundle(bundle::Args),
     /// Take, list, verify and restore snapshots of an agent's state
     Snapshot(snapshot::Args),
     /// Bring an agent back from a known-good snapshot
@@ -151,6 +154,7 @@ fn dispatch(verb: Verb, context: &Context) -> Outcome {
         Verb::Release(args) => asynchronously(args.run(context)),
         Verb::Shadow(args) => asynchronously(args.run(context)),
         Verb::Exempt(args) => asynchronously(args.run(context)),
+        Verb::Bundle(args) => args.run(context),
         Verb::Snapshot(args) => args.run(context),
         Verb::Recover(args) => asynchronously(args.run(context)),
         Verb::Unload(args) => asynchronously(args.run(context)),

@@ -5,11 +5,12 @@
 //! number is in range and every profile compiles.
 //!
 //! Drop-ins are `conf.d/*.toml` beside the file, in the order of their names. They add profiles and agents, and
-//! a key that they repeat in `[daemon]`, `[defaults]`, `[breaker]`, `[log]` or `[recovery]` overrides the earlier one. A profile or an
+//! a key that they repeat in `[daemon]`, `[defaults]`, `[breaker]`, `[log]`, `[recovery]` or `[bundles]` overrides the earlier one. A profile or an
 //! agent is defined in one place only.
 
 pub mod agent;
 pub mod attachment;
+mod bundles;
 mod daemon;
 mod dependencies;
 mod digest;
@@ -33,6 +34,7 @@ mod validate;
 
 pub use agent::{AgentConfig, Newcomer};
 pub use attachment::{AddressAttachment, CgroupSelector, Datapath};
+pub use bundles::BundlesConfig;
 pub use daemon::DaemonConfig;
 pub use digest::SourceDigest;
 pub use error::{Errors, Problem};
@@ -74,6 +76,8 @@ pub struct Config {
     pub recovery: RecoveryConfig,
     /// The forensic log.
     pub log: LogConfig,
+    /// Evidence bundles.
+    pub bundles: BundlesConfig,
     /// The files that all of it was read from.
     pub sources: Vec<SourceDigest>,
 }
@@ -148,7 +152,8 @@ fn read(root: &Section<'_>) -> Config {
     let agents = read_agents(&root.section("agents"), &defaults);
     let recovery = recovery::read(&root.section("recovery"));
     let log = log::read(&root.section("log"));
-    Config { daemon, guard, never_isolate, profiles, agents, recovery, log, sources: Vec::new() }
+    let bundles = bundles::read(&root.section("bundles"));
+    Config { daemon, guard, never_isolate, profiles, agents, recovery, log, bundles, sources: Vec::new() }
 }
 
 fn read_profiles(section: &Section<'_>) -> BTreeMap<String, ProfileConfig> {

@@ -37,6 +37,8 @@ pub enum EventKind {
     Drops,
     /// A snapshot was taken, verified or let go.
     Snapshot,
+    /// Evidence of a trip was collected, could not be, or was let go.
+    Evidence,
     /// Data was lost.
     Loss,
     /// Something that an operator should look at.
@@ -45,7 +47,7 @@ pub enum EventKind {
 
 impl EventKind {
     /// Every kind, in the order of this enum.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 17] = [
         Self::AgentInteraction,
         Self::SecurityViolation,
         Self::ContainmentAction,
@@ -60,6 +62,7 @@ impl EventKind {
         Self::EndpointNew,
         Self::Drops,
         Self::Snapshot,
+        Self::Evidence,
         Self::Loss,
         Self::Alert,
     ];
@@ -82,6 +85,7 @@ impl EventKind {
             Self::EndpointNew => "ENDPOINT_NEW",
             Self::Drops => "DROPS",
             Self::Snapshot => "SNAPSHOT",
+            Self::Evidence => "EVIDENCE",
             Self::Loss => "LOSS",
             Self::Alert => "ALERT",
         }
@@ -96,7 +100,7 @@ impl EventKind {
     /// Whether its event must be on the disk before anything rests on it.
     #[must_use]
     pub const fn is_containment(self) -> bool {
-        matches!(self, Self::ContainmentAction | Self::OperatorCommand)
+        matches!(self, Self::ContainmentAction | Self::OperatorCommand | Self::Evidence)
     }
 }
 

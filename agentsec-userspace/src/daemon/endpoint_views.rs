@@ -59,7 +59,7 @@ impl Daemon {
     }
 }
 
-fn view(
+pub(super) fn view(
     now: Time,
     key: &EndpointKey,
     endpoint: &Endpoint,

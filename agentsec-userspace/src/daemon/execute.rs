@@ -23,7 +23,10 @@ impl Daemon {
             for command in commands {
                 match command {
                     // Consecutive events are written together; anything else waits for them.
-                    Command::Record(draft) => drafts.push(draft),
+                    Command::Record(draft) => {
+                        self.bundles.note(&draft);
+                        drafts.push(draft);
+                    }
                     other => {
                         inputs.extend(self.write(std::mem::take(&mut drafts)));
                         self.carry_out(other, &mut answers);

@@ -6,6 +6,7 @@
 mod agents;
 mod attach;
 mod bells;
+mod bundles;
 mod endpoint_views;
 mod endpoints;
 mod execute;
@@ -49,6 +50,7 @@ use crate::recovery::{Service, Told};
 use agents::Row;
 use attach::cgroups::Cgroups;
 use bells::{Bells, Rung};
+use bundles::Bundles;
 use flows::Flows;
 use networks::Networks;
 use roster::Roster;
@@ -83,6 +85,7 @@ struct Daemon {
     samples: Samples,
     recovery: Option<Service>,
     outside: outside::Outside,
+    bundles: Bundles,
     /// Whether recovery has to hear at once how the agents are now.
     changed: bool,
     /// Keeps the index; `None` if there is no thread for it, and then the log is read instead.
@@ -107,6 +110,7 @@ pub fn run(options: RunOptions, config: Config) -> Result<()> {
         let bells = Bells::new(&config)?;
         let (requests, inbox) = mpsc::channel(64);
         let (mut daemon, written) = Daemon::start(options, config)?;
+        daemon.start_bundles();
         let told = daemon.start_recovery();
         let drafts = daemon.start_outside();
         let server = daemon.serve(requests)?;
@@ -166,6 +170,7 @@ impl Daemon {
                 },
                 Some(told) = told.recv() => self.hear(told),
                 Some(draft) = drafts.recv() => self.record(clock::now(), draft),
+                told = self.bundles.told() => self.hear_bundle(told),
                 rung = bells.ring() => {
                     self.networks.ring();
                     match rung? {
@@ -191,6 +196,7 @@ impl Daemon {
                 tick = ticks(&self.config);
             }
             self.watch_more(&mut bells);
+            self.order_bundles();
             if std::mem::take(&mut self.changed) {
                 self.publish_recovery(clock::now());
             }
@@ -225,6 +231,7 @@ impl Daemon {
             self.retry_attachments();
             self.forget_released();
             self.publish_recovery(now);
+            self.tend_bundles(now);
         }
         if now.mono_ns >= self.next_repair_ns {
             self.next_repair_ns = now.mono_ns + REPAIR_NS;
@@ -276,6 +283,7 @@ impl Daemon {
         if let Some(recovery) = &self.recovery {
             recovery.stop();
         }
+        self.settle_bundles();
         let now = clock::now();
         let data = json!({ "enforcement": "stays in place", "pin_path": self.options.pin_path });
         self.record(now, Draft::daemon(now, EventKind::DaemonStopped, data));

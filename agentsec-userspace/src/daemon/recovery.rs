@@ -20,6 +20,7 @@ impl Daemon {
     pub(super) fn start_recovery(&mut self) -> mpsc::UnboundedReceiver<Told> {
         let paths = Paths {
             state_dir: self.options.state_dir.clone(),
+            evidence: self.bundles.gate(),
             cgroups: Tree::find().ok().map(|tree| tree.mount().to_owned()),
         };
         match Service::start(paths, self.world(clock::now())) {
@@ -36,6 +37,8 @@ impl Daemon {
 
     /// Says how the agents are now.
     pub(super) fn publish_recovery(&mut self, now: Time) {
+        // Before recovery hears of a trip, it has to find the gate closed.
+        self.order_bundles();
         if let Some(service) = &self.recovery {
             service.publish(self.world(now));
         }

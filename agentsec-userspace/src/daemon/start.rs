@@ -69,6 +69,7 @@ impl Daemon {
             samples: super::Samples::default(),
             recovery: None,
             outside: super::outside::Outside::default(),
+            bundles: super::Bundles::default(),
             changed: false,
             _index: keep_index(&options.state_dir),
             next_reclaim_ns: 0,
@@ -181,6 +182,6 @@ fn make_directory(path: &Path) -> Result<()> {
         .with_context(|| format!("cannot make the directory {}", path.display()))
 }
 
-fn host_name() -> String {
+pub(super) fn host_name() -> String {
     nix::unistd::gethostname().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default()
 }

@@ -115,6 +115,7 @@ impl Daemon {
             kernel: std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default().trim().into(),
             strays,
             events: self.event_counts(),
+            bundles: self.bundles.counts,
             samples_read: self.samples.read,
             samples_cut: self.samples.cut,
             alerts: self.alerts.clone(),

@@ -1,6 +1,6 @@
 //! Reads what the kernel writes: ledgers, counters, endpoints, connections, response times.
 
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 
 use agentsec_common::agent::Slot;
 use agentsec_common::counters::{Counters, Strays};
@@ -15,6 +15,7 @@ use aya::Ebpf;
 use aya::maps::{HashMap, IterableMap, MapData, MapError, PerCpuArray, PerCpuValues};
 
 use super::batch::Batch;
+use super::beside::Beside;
 use super::words::{Access, MappedArray};
 use super::{array_data, take};
 
@@ -146,6 +147,22 @@ impl Collector {
     pub fn each_flow(&mut self, look: impl FnMut(FlowKey, Flow)) -> Result<()> {
         let map = IterableMap::<FlowKey, Flow>::map(&self.flows);
         self.batch.read(map.fd().as_fd(), look).context("reading the connections")
+    }
+
+    /// The maps of endpoints and connections, for a thread beside the loop.
+    ///
+    /// # Errors
+    ///
+    /// When there are no descriptors left.
+    pub fn beside(&self) -> Result<Beside> {
+        let again = |map: &MapData| -> Result<OwnedFd> {
+            map.fd().as_fd().try_clone_to_owned().context("duplicating a map's descriptor")
+        };
+        Ok(Beside {
+            endpoints: again(IterableMap::<EndpointKey, Endpoint>::map(&self.endpoints))?,
+            flows: again(IterableMap::<FlowKey, Flow>::map(&self.flows))?,
+            responses: again(IterableMap::<EndpointKey, Responses>::map(&self.responses))?,
+        })
     }
 
     /// Removes a connection; true when it was there.

@@ -11,6 +11,7 @@
 //! ```
 
 mod batch;
+pub mod beside;
 pub mod breakglass;
 pub mod cgroups;
 pub mod collector;

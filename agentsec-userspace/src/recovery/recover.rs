@@ -34,6 +34,8 @@ pub struct Recovery<'a> {
     pub progress: Progress,
     /// Ends it while nothing is in place yet.
     pub cancel: &'a Cancel,
+    /// Called before anything of an agent's is killed.
+    pub before_stop: &'a (dyn Fn(&str) + Sync),
     /// Told what is being done.
     pub tell: &'a mut (dyn FnMut(String) + Send),
 }
@@ -133,6 +135,7 @@ impl<'a> Recovery<'a> {
             self.part(&step.agent).stopped = true;
             self.progress.save(self.home)?;
             (self.tell)(format!("stopping {}", step.agent));
+            (self.before_stop)(&step.agent);
             let subject = self.subject(&step.agent)?;
             let store = &subject.store;
             store.command(&store.spec.stop, self.cancel)?;

@@ -12,6 +12,7 @@ use agentsec_common::policy::State;
 use tokio::sync::mpsc;
 
 use crate::api::views::recovery::Restored;
+use crate::bundle::Gate;
 use crate::clock;
 use crate::core::EventKind;
 use crate::record::evidence::EvidenceSource;
@@ -32,6 +33,8 @@ use super::{automatic, memory, store, tiers, work};
 pub struct Paths {
     /// The daemon's state directory.
     pub state_dir: PathBuf,
+    /// Evidence that is being collected, which stopping an agent would destroy.
+    pub evidence: Gate,
     /// Where the tree of cgroups is mounted, if it is.
     pub cgroups: Option<PathBuf>,
 }

@@ -6,6 +6,7 @@ use std::time::{Duration, SystemTime};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
+use crate::bundle::Waited;
 use crate::core::EventKind;
 
 use super::catalogue::Record;
@@ -304,8 +305,14 @@ fn remember(task: &Task, records: &[(String, Record)]) {
 pub(super) fn recover(task: &Task, progress: Progress) -> Result<Value, Failure> {
     let (mut tell_step, subjects) = (|message: String| task.say(message), subjects(task, &progress)?);
     let home = store::home(&task.service.shared().paths.state_dir);
-    let mut recovery =
-        Recovery { home: &home, subjects: &subjects, progress, cancel: &task.cancel, tell: &mut tell_step };
+    let mut recovery = Recovery {
+        home: &home,
+        subjects: &subjects,
+        progress,
+        cancel: &task.cancel,
+        before_stop: &|agent| wait_for_evidence(task, agent),
+        tell: &mut tell_step,
+    };
     let result = recovery.run();
     let progress = recovery.progress;
     conclude(task, &progress, result)
@@ -315,8 +322,14 @@ pub(super) fn recover(task: &Task, progress: Progress) -> Result<Value, Failure>
 pub(super) fn resume(task: &Task, progress: Progress) -> Result<Value, Failure> {
     let (mut tell_step, subjects) = (|message: String| task.say(message), subjects(task, &progress)?);
     let home = store::home(&task.service.shared().paths.state_dir);
-    let mut recovery =
-        Recovery { home: &home, subjects: &subjects, progress, cancel: &task.cancel, tell: &mut tell_step };
+    let mut recovery = Recovery {
+        home: &home,
+        subjects: &subjects,
+        progress,
+        cancel: &task.cancel,
+        before_stop: &|agent| wait_for_evidence(task, agent),
+        tell: &mut tell_step,
+    };
     let way = recovery.resume();
     let progress = recovery.progress;
     let result = match way {
@@ -328,6 +341,16 @@ pub(super) fn resume(task: &Task, progress: Progress) -> Result<Value, Failure> 
         Err(failure) => Err(failure),
     };
     conclude(task, &progress, result)
+}
+
+/// Killing an agent's processes destroys evidence: it waits until that is kept, but not for ever.
+fn wait_for_evidence(task: &Task, agent: &str) {
+    let shared = task.service.shared();
+    if let Waited::GaveUp(waited) = shared.paths.evidence.wait(agent) {
+        let waited_ms = u64::try_from(waited.as_millis()).unwrap_or(u64::MAX);
+        shared
+            .tell_alert(agent, json!({ "what": "stopped_before_evidence_was_kept", "waited_ms": waited_ms }));
+    }
 }
 
 fn subjects(task: &Task, progress: &Progress) -> Result<BTreeMap<String, Subject>, Failure> {

@@ -5,6 +5,7 @@
 //! namespaces and its own daemon, and touches nobody else's.
 
 mod bpf;
+mod bundle;
 mod cgroup;
 mod containment;
 mod drop;
@@ -47,7 +48,7 @@ pub struct Options {
 type Bench = fn(&Options) -> Result<Vec<Row>>;
 
 /// All benches by name, in the order in which they run.
-const BENCHES: [(&str, Bench); 12] = [
+const BENCHES: [(&str, Bench); 13] = [
     ("program", program::run),
     ("signals", signals::run),
     ("cgroup", cgroup::run),
@@ -58,6 +59,7 @@ const BENCHES: [(&str, Bench); 12] = [
     ("scale", scale::run),
     ("snapshot", snapshot::run),
     ("log", log::run),
+    ("bundle", bundle::run),
     ("questions", questions::run),
     ("files", snapshot::run_many),
 ];

@@ -153,7 +153,7 @@ fn beside_restic(home: &Path, state: &Path) -> Result<Vec<Row>> {
 }
 
 /// How long after the kernel's trip the daemon has handled it, milliseconds.
-fn handled(scene: &Scene, port: u16) -> Result<f64> {
+pub(super) fn handled(scene: &Scene, port: u16) -> Result<f64> {
     let count = |scene: &Scene| -> Result<Vec<Value>> {
         let is_trip = |event: &Value| event["event_data"]["action_type"] == "QUARANTINE";
         Ok(scene.daemon.events()?.into_iter().filter(is_trip).collect())

@@ -66,7 +66,7 @@ pub const SLOW: &str = "only with a filter: slow here, and they ask nothing of t
 const NO_RESTIC: &str = "it needs restic, and asks nothing of the kernel that differs between these";
 
 /// Every test program.
-const ROWS: [Row; 39] = [
+const ROWS: [Row; 40] = [
     Row {
         program: "daemon_interfaces",
         plan: Plan::Some(&[
@@ -170,6 +170,14 @@ const ROWS: [Row; 39] = [
     on_request("kernel_score"),
     on_request("surroundings"),
     Row { program: "documents", plan: Plan::Never("it asks nothing of a kernel"), without: &[], only: None },
+    Row {
+        program: "daemon_bundle",
+        plan: Plan::Never(
+            "it needs age and restic, and asks nothing of the kernel that differs between these",
+        ),
+        without: &[],
+        only: None,
+    },
     Row { program: "daemon_recovery", plan: Plan::Never(NO_RESTIC), without: &[], only: None },
     Row { program: "daemon_recovery_places", plan: Plan::Never(NO_RESTIC), without: &[], only: None },
     Row { program: "snapshots", plan: Plan::Never(NO_RESTIC), without: &[], only: None },

@@ -58,6 +58,21 @@ pub struct EventCounts {
     pub lost: u64,
 }
 
+/// What became of evidence bundles since the start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BundleCounts {
+    /// On the disk, their hash in the log or on its way there.
+    pub collected: u64,
+    /// Of those, such as lack something that could be known.
+    pub partial: u64,
+    /// Trips of which there is none.
+    pub failed: u64,
+    /// Made, and waiting for room on the disk.
+    pub waiting: u64,
+    /// Removed by retention.
+    pub removed: u64,
+}
+
 /// What [`DaemonStatus::packet_sockets`] says when all is well.
 pub const PACKET_SOCKETS_DENIED: &str = "denied to agents known by their cgroup";
 
@@ -88,6 +103,9 @@ pub struct DaemonStatus {
     pub strays: StrayPackets,
     /// What became of events.
     pub events: EventCounts,
+    /// What became of evidence bundles.
+    #[serde(default)]
+    pub bundles: BundleCounts,
     /// Samples of answers that were read.
     #[serde(default)]
     pub samples_read: u64,

@@ -15,7 +15,9 @@ pub use agent::{
     AgentStatus, AgentSummary, Attachment, AttachmentKind, AttachmentStatus, Classes, Contributions,
     Direction, EndpointCounts, Limits, Mode, Risk, State, Trip, WouldDrop,
 };
-pub use daemon::{AgentsByState, DaemonStatus, EventCounts, PACKET_SOCKETS_DENIED, StrayPackets};
+pub use daemon::{
+    AgentsByState, BundleCounts, DaemonStatus, EventCounts, PACKET_SOCKETS_DENIED, StrayPackets,
+};
 pub use endpoint::{EndpointDirection, EndpointList, EndpointTraffic, EndpointView};
 pub use explanation::{Explanation, PacketView};
 pub use signals::{AuthCounts, LossCounts, ResponseTimes, Signals, TotalCounts, mean_ms, ns_as_ms};

@@ -86,6 +86,7 @@ pub(crate) fn one_agent() -> Status {
             agents_by_state: AgentsByState { closed: 0, half_open: 0, open: 1 },
             strays: StrayPackets::default(),
             events: EventCounts { written: 5, queued: 0, lost: 0 },
+            bundles: BundleCounts { collected: 2, partial: 1, ..BundleCounts::default() },
             samples_read: 11,
             samples_cut: 2,
             attachments_pending: 0,
@@ -147,6 +148,7 @@ fn the_status_is_the_contract() {
             "agents_by_state": {"CLOSED": 0, "HALF_OPEN": 0, "OPEN": 1},
             "strays": {"unidentified_packets": 0, "unpoliced_packets": 0},
             "events": {"written": 5, "queued": 0, "lost": 0},
+            "bundles": {"collected": 2, "partial": 1, "failed": 0, "waiting": 0, "removed": 0},
             "samples_read": 11, "samples_cut": 2, "attachments_pending": 0, "alerts": []
         }
     });

@@ -9,9 +9,11 @@
 //! A namespace is found by its processes and by its name under `/run/netns`. One that only a thread, an open
 //! descriptor or a mount elsewhere keeps is not; if an agent's interface leads there, [`Findings::unseen`] says so.
 
+mod behind;
 mod cookie;
 mod find;
 mod judge;
+pub mod tables;
 #[cfg(test)]
 mod tests;
 
@@ -26,6 +28,7 @@ use nix::sched::{CloneFlags, setns};
 use super::interfaces::{Link, links_of};
 use super::netlink::{Ask, Route, attribute, attributes, number};
 
+pub use behind::{Behind, behind};
 pub use cookie::cookie_of_this_namespace;
 use find::Found;
 pub use find::MOST_NAMESPACES;
@@ -103,6 +106,20 @@ fn look_into_all(mut scan: Scan, found: &Found, own: &File, route: &mut Route) -
     }
     scan.namespaces = namespaces.into_values().collect();
     scan
+}
+
+/// Does `work` in a thread that has entered a network namespace and ends with it.
+///
+/// # Errors
+///
+/// When the namespace cannot be entered, or `work` panics.
+pub fn inside<T: Send>(namespace: &File, work: impl FnOnce() -> T + Send) -> Result<T> {
+    let enter = || -> Result<T> {
+        setns(namespace, CloneFlags::CLONE_NEWNET).context("entering a network namespace")?;
+        Ok(work())
+    };
+    let done = thread::scope(|scope| scope.spawn(enter).join());
+    done.map_err(|_| anyhow!("the thread inside a network namespace panicked"))?
 }
 
 /// Enters a namespace for good, and looks around.

@@ -66,6 +66,21 @@ pub(super) fn snapshot(document: &mut Document, agent: Option<&str>, data: Map<S
     document.leave_all(data);
 }
 
+pub(super) fn evidence(document: &mut Document, agent: Option<&str>, data: Map<String, Value>) {
+    let action = peek(&data, "action_type").to_owned();
+    let failed = matches!(action.as_str(), "EVIDENCE_FAILED" | "EVIDENCE_LOST");
+    let words = action.to_lowercase().replace('_', " ");
+    document.class(Class::ApplicationLifecycle, (99, &words));
+    document.severity(if failed { Severity::Medium } else { Severity::Informational });
+    document.status(if failed { (2, "Failure") } else { (1, "Success") });
+    if failed {
+        document.set("status_detail", peek(&data, "error"));
+    }
+    app(document, agent);
+    document.set("message", format!("{}: {words}", agent.unwrap_or("an agent")));
+    document.leave_all(data);
+}
+
 pub(super) fn loss(document: &mut Document, _agent: Option<&str>, data: Map<String, Value>) {
     let what = peek(&data, "what").to_owned();
     document.class(Class::ApplicationError, (1, "General Error"));

@@ -68,6 +68,7 @@ fn of_event(place: u64, event: Event, integrity: &str) -> Value {
         EventKind::AgentAttached => lifecycle::agent(&mut document, (6, "Enable"), agent, data),
         EventKind::AgentDetached => lifecycle::agent(&mut document, (7, "Disable"), agent, data),
         EventKind::Snapshot => lifecycle::snapshot(&mut document, agent, data),
+        EventKind::Evidence => lifecycle::evidence(&mut document, agent, data),
         EventKind::Loss => lifecycle::loss(&mut document, agent, data),
     }
     document.finish()

@@ -1,0 +1,192 @@
+//! Secrets in command lines. Known ways of writing one are overwritten before anything reaches a disk; what is written in
+//! another way is not known to be one.
+
+/// What stands in a secret's place.
+pub const REDACTED: &[u8] = b"[redacted]";
+
+/// A name that contains one of these, in any case and with `-` for `_`, is a secret's.
+const NAMES: [&str; 17] = [
+    "password",
+    "passwd",
+    "passphrase",
+    "pwd",
+    "secret",
+    "token",
+    "apikey",
+    "api_key",
+    "access_key",
+    "accesskey",
+    "private_key",
+    "privatekey",
+    "credential",
+    "authorization",
+    "auth_key",
+    "bearer",
+    "cookie",
+];
+
+/// Flags whose value is `USER:PASSWORD`.
+const USERS: [&str; 4] = ["-u", "--user", "--proxy-user", "-U"];
+
+/// The arguments with their secrets overwritten, and how many there were.
+#[must_use]
+pub fn redact(arguments: &[&[u8]]) -> (Vec<Vec<u8>>, usize) {
+    let mut count = 0;
+    let mut shown = Vec::with_capacity(arguments.len());
+    let mut previous: &[u8] = b"";
+    for argument in arguments {
+        let redacted = if is_flag_of_secret(previous) && !argument.starts_with(b"--") {
+            count += 1;
+            REDACTED.to_vec()
+        } else if USERS.iter().any(|flag| flag.as_bytes() == previous) && argument.contains(&b':') {
+            count += 1;
+            let colon = argument.iter().position(|byte| *byte == b':').unwrap_or_default();
+            [&argument[..=colon], REDACTED].concat()
+        } else {
+            within(argument, &mut count)
+        };
+        shown.push(redacted);
+        previous = argument;
+    }
+    (shown, count)
+}
+
+/// Whether an argument is a flag such as `--token`, whose value comes next.
+fn is_flag_of_secret(argument: &[u8]) -> bool {
+    argument.starts_with(b"-")
+        && !argument.iter().any(|byte| matches!(byte, b'=' | b':' | b' '))
+        && is_name(argument)
+}
+
+fn is_name(name: &[u8]) -> bool {
+    let plain: String = name
+        .iter()
+        .map(|byte| if *byte == b'-' { '_' } else { char::from(byte.to_ascii_lowercase()) })
+        .collect();
+    NAMES.iter().any(|secret| plain.contains(secret))
+}
+
+/// Overwrites the secrets within one argument: `name=value`, `name: value`, `"name":"value"` and `scheme://user:secret@host`,
+/// as often as they occur.
+fn within(argument: &[u8], count: &mut usize) -> Vec<u8> {
+    let mut out = Vec::with_capacity(argument.len());
+    let mut rest = argument;
+    while let Some(found) = rest.iter().position(|byte| matches!(byte, b'=' | b':')) {
+        let (before, after) = rest.split_at(found + 1);
+        out.extend_from_slice(before);
+        rest = after;
+        let name_begins =
+            out[..out.len() - 1].iter().rposition(|byte| !is_of_name(*byte)).map_or(0, |at| at + 1);
+        if is_name(&out[name_begins..out.len() - 1]) {
+            let (blank, value) = value_of(rest, before.ends_with(b":"));
+            if value > 0 {
+                out.extend_from_slice(&rest[..blank]);
+                out.extend_from_slice(REDACTED);
+                rest = &rest[blank + value..];
+                *count += 1;
+            }
+        } else if before.ends_with(b":")
+            && let Some(secret) = userinfo(rest)
+        {
+            out.extend_from_slice(&rest[..secret.start]);
+            out.extend_from_slice(REDACTED);
+            rest = &rest[secret.end..];
+            *count += 1;
+        }
+    }
+    out.extend_from_slice(rest);
+    out
+}
+
+/// Of what follows a `:`, the password of `//user:password@host`.
+fn userinfo(rest: &[u8]) -> Option<std::ops::Range<usize>> {
+    let authority = rest.strip_prefix(b"//")?;
+    let end = authority
+        .iter()
+        .position(|byte| matches!(byte, b'/' | b'?' | b'#' | b' '))
+        .unwrap_or(authority.len());
+    let at = authority[..end].iter().rposition(|byte| *byte == b'@')?;
+    let colon = authority[..at].iter().position(|byte| *byte == b':')?;
+    Some(2 + colon + 1..2 + at)
+}
+
+/// How many blanks and quotes come before a value, and how long it is. A header's value goes on over blanks.
+fn value_of(rest: &[u8], is_header: bool) -> (usize, usize) {
+    let blank = rest.iter().position(|byte| !matches!(byte, b' ' | b'"' | b'\'')).unwrap_or(rest.len());
+    let ends = |byte: &u8| match byte {
+        b'&' | b'"' | b'\'' | b';' | b'\n' | b'}' => true,
+        b' ' | b',' => !is_header,
+        _ => false,
+    };
+    let value = rest[blank..].iter().position(ends).unwrap_or(rest.len() - blank);
+    (blank, value)
+}
+
+/// Quotes belong to a name in JSON.
+fn is_of_name(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.' | b'"' | b'\'')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn shown(line: &[&str]) -> String {
+        let arguments: Vec<&[u8]> = line.iter().map(|argument| argument.as_bytes()).collect();
+        let (shown, _) = redact(&arguments);
+        shown
+            .iter()
+            .map(|argument| String::from_utf8_lossy(argument).into_owned())
+            .collect::<Vec<_>>()
+            .join(" ")
+    }
+
+    #[test]
+    fn known_ways_of_writing_a_secret_are_overwritten() {
+        for (line, expected) in [
+            (&["mysql", "--password=hunter2", "db"][..], "mysql --password=[redacted] db"),
+            (&["tool", "--api-key", "hunter2", "go"], "tool --api-key [redacted] go"),
+            (&["tool", "--API_KEY=hunter2"], "tool --API_KEY=[redacted]"),
+            (&["env", "OPENAI_API_KEY=hunter2", "run"], "env OPENAI_API_KEY=[redacted] run"),
+            (&["curl", "-H", "Authorization: Bearer hunter2"], "curl -H Authorization: [redacted]"),
+            (&["curl", "-u", "me:hunter2", "http://h/"], "curl -u me:[redacted] http://h/"),
+            (
+                &["curl", "https://me:hunter2@h/x?token=hunter2&y=1"],
+                "curl https://me:[redacted]@h/x?token=[redacted]&y=1",
+            ),
+            (&["psql", "postgres://me:hun:ter2@h:5432/db"], "psql postgres://me:[redacted]@h:5432/db"),
+            (
+                &["sh", "-c", "TOKEN='hunter2' run; SECRET=hunter2 go"],
+                "sh -c TOKEN='[redacted]' run; SECRET=[redacted] go",
+            ),
+            (&["x", r#"{"token":"hunter2","a":1}"#], r#"x {"token":"[redacted]","a":1}"#),
+            (&["x", "--token"], "x --token"),
+            (&["x", "--token", "--verbose"], "x --token --verbose"),
+            (&["x", "--token="], "x --token="),
+            (&["nginx:", "worker", "process"], "nginx: worker process"),
+            (&["x", "--keyboard=de", "http://h:80/p=1"], "x --keyboard=de http://h:80/p=1"),
+        ] {
+            assert_eq!(shown(line), expected);
+            assert!(!shown(line).contains("hunter2"));
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_stands_there_comes_out_whole_and_a_flags_value_never(
+            line: Vec<Vec<u8>>, secret in "[a-z0-9]{12}", name in "(--)?(my[-_])?(password|TOKEN|api[-_]key|secret)",
+        ) {
+            let mut arguments: Vec<&[u8]> = line.iter().map(Vec::as_slice).collect();
+            let (all, _) = redact(&arguments);
+            prop_assert_eq!(all.len(), arguments.len());
+            let flag = format!("{name}={secret}");
+            arguments.push(b"");
+            arguments.push(flag.as_bytes());
+            let (all, count) = redact(&arguments);
+            prop_assert!(count >= 1);
+            let last = String::from_utf8_lossy(&all[all.len() - 1]).into_owned();
+            prop_assert_eq!(last, format!("{}=[redacted]", name));
+        }
+    }
+}
