@@ -17,10 +17,12 @@ use crate::packet::{protocol, tcp};
 
 mod answering;
 mod asking;
+mod record;
 mod status;
 
 pub use answering::{Answered, Hears, Reset, reset};
 pub use asking::{Asked, Asking, Requests, Says, Sent, Start};
+pub use record::{FlowRecord, OPENING_BYTES, OPENINGS_PER_SECOND, OpeningRecord};
 pub use status::{Line, STATUS_LINE, Statuses};
 
 /// Key of [`FLOWS`](crate::maps::FLOWS): six words, which the kernel hashes in two steps.
