@@ -102,7 +102,7 @@ pub struct Flow {
     pub last_seen_ns: u64,
     /// Samples of answers that were sent; the remote's.
     pub samples: u64,
-    /// Wire bytes that passed once the entry was there, by [`Direction`](crate::agent::Direction).
+    /// Wire bytes that passed, the packet that made the entry included, by [`Direction`](crate::agent::Direction).
     pub bytes: [u64; 2],
     /// Packets, likewise.
     pub packets: [u64; 2],

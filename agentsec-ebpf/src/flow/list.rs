@@ -92,6 +92,20 @@ pub fn passed(entry: *mut Flow, case: &Case) {
     }
 }
 
+/// Counts a packet on its connection that counts on its endpoint as well: what opens one, and the first of a conversation.
+/// The endpoint needs not be told of it.
+#[inline(always)]
+pub fn count_beside(entry: *mut Flow, case: &Case) {
+    let direction = (case.inbound & 1) as usize;
+    // SAFETY: a whole entry, as the verifier checks, and the direction is zero or one.
+    unsafe {
+        add((&raw mut (*entry).told_bytes).cast::<u64>().add(direction), case.bytes);
+        add((&raw mut (*entry).bytes).cast::<u64>().add(direction), case.bytes);
+        add((&raw mut (*entry).told_packets).cast::<u64>().add(direction), case.packets);
+        add((&raw mut (*entry).packets).cast::<u64>().add(direction), case.packets);
+    }
+}
+
 /// Removes a connection that has ended, of which its endpoint and the daemon are told.
 #[unsafe(no_mangle)]
 #[inline(never)]

@@ -116,6 +116,9 @@ pub extern "C" fn agentsec_follow(skb: *mut __sk_buff, case: *const Case, found:
     if entry.is_null() {
         return 0;
     }
+    if found.is_null() {
+        list::count_beside(entry, case);
+    }
     let read = if is_read_first(entry, case) { agentsec_read(skb, case, load_sent(entry).0) } else { 0 };
     let todo =
         if case.inbound != 0 { agentsec_hear(case, entry, read) } else { agentsec_say(case, entry, read) };

@@ -5,8 +5,8 @@
 //! number is in range and every profile compiles.
 //!
 //! Drop-ins are `conf.d/*.toml` beside the file, in the order of their names. They add profiles and agents, and
-//! a key that they repeat in `[daemon]`, `[defaults]`, `[breaker]` or `[recovery]` overrides the earlier one. A profile or an
-//! agent is defined in one place only.
+//! a key that they repeat in `[daemon]`, `[defaults]`, `[breaker]`, `[interactions]` or `[recovery]` overrides the earlier
+//! one. A profile or an agent is defined in one place only.
 
 pub mod agent;
 pub mod attachment;
@@ -15,6 +15,7 @@ mod dependencies;
 mod digest;
 pub mod error;
 mod follow;
+mod interactions;
 mod lookup;
 mod overlap;
 pub mod prefix;
@@ -36,6 +37,7 @@ pub use daemon::DaemonConfig;
 pub use digest::SourceDigest;
 pub use error::{Errors, Problem};
 pub use follow::Follow;
+pub use interactions::{Interactions, InteractionsConfig};
 pub use lookup::Match;
 pub use prefix::Prefix;
 pub use profile::ProfileConfig;
@@ -70,6 +72,8 @@ pub struct Config {
     pub agents: BTreeMap<String, AgentConfig>,
     /// Where snapshots are kept.
     pub recovery: RecoveryConfig,
+    /// How interactions are told.
+    pub interactions: InteractionsConfig,
     /// The files that all of it was read from.
     pub sources: Vec<SourceDigest>,
 }
@@ -143,7 +147,11 @@ fn read(root: &Section<'_>) -> Config {
     profiles.entry(DEFAULT_PROFILE.into()).or_default();
     let agents = read_agents(&root.section("agents"), &defaults);
     let recovery = recovery::read(&root.section("recovery"));
-    Config { daemon, guard, never_isolate, profiles, agents, recovery, sources: Vec::new() }
+    let interactions = interactions::read(&root.section("interactions"));
+    if !interactions.enabled {
+        profiles.values_mut().for_each(|profile| profile.interactions = Interactions::Off);
+    }
+    Config { daemon, guard, never_isolate, profiles, agents, recovery, interactions, sources: Vec::new() }
 }
 
 fn read_profiles(section: &Section<'_>) -> BTreeMap<String, ProfileConfig> {
