@@ -71,6 +71,13 @@ impl Daemon {
         }
     }
 
+    /// Records events that the core did not make, together.
+    pub(super) fn record_all(&mut self, now: Time, drafts: Vec<Draft>) {
+        for input in self.write(now, drafts) {
+            self.handle(now, input);
+        }
+    }
+
     /// Tries again to write what waits.
     pub(super) fn flush(&mut self, now: Time) {
         if self.journal.waiting() == 0 && self.journal.lost() == 0 {

@@ -10,6 +10,7 @@ mod endpoint_views;
 mod endpoints;
 mod execute;
 mod flows;
+mod interactions;
 mod networks;
 mod observe;
 mod operate;
@@ -47,6 +48,7 @@ use agents::Row;
 use attach::cgroups::Cgroups;
 use bells::{Bells, Rung};
 use flows::Flows;
+use interactions::Interactions;
 use networks::Networks;
 use roster::Roster;
 use samples::Samples;
@@ -82,6 +84,7 @@ struct Daemon {
     flows: Flows,
     recent: BTreeMap<Slot, Recent>,
     samples: Samples,
+    interactions: Interactions,
     recovery: Option<Service>,
     /// Whether recovery has to hear at once how the agents are now.
     changed: bool,
@@ -140,6 +143,7 @@ impl Daemon {
         let mut tick = ticks(&self.config);
         let ring = self.kernel.notices.watch()?;
         let samples = self.kernel.samples.watch()?;
+        let flows = self.kernel.flows.watch()?;
         loop {
             tokio::select! {
                 biased;
@@ -174,6 +178,13 @@ impl Daemon {
                         self.reconcile_cgroups();
                     }
                 }
+                // Only when the ring is half full; else they are read with each tick.
+                ready = flows.readable() => {
+                    let mut ready = ready.context("watching the ring of connections")?;
+                    if self.take_flows() {
+                        ready.clear_ready();
+                    }
+                }
                 // Last: under a flood of samples everything else gets its turn.
                 ready = samples.readable() => {
                     let mut ready = ready.context("watching the ring of samples")?;
@@ -205,11 +216,13 @@ impl Daemon {
     /// Reads the words, keeps deadlines, tries again what has failed.
     fn tick(&mut self) {
         let now = clock::now();
+        self.take_flows();
         // First what only we see, so that it is judged with what the kernel does.
         self.keep_flows(now);
         let observations = self.observe_all(now);
         self.keep_times(now, &observations);
         self.handle(now, Input::Observed(observations));
+        self.keep_interactions(now);
         self.flush(now);
         if now.mono_ns >= self.next_reclaim_ns {
             self.next_reclaim_ns = now.mono_ns + 1_000_000_000;
@@ -273,6 +286,7 @@ impl Daemon {
             recovery.stop();
         }
         let now = clock::now();
+        self.finish_interactions(now);
         let data = json!({ "enforcement": "stays in place", "pin_path": self.options.pin_path });
         self.record(now, Draft::daemon(now, EventKind::DaemonStopped, data));
         self.flush(now);

@@ -22,6 +22,7 @@ use crate::record::{Journal, JsonLines, Sealer};
 
 use super::attach::cgroups::Cgroups;
 use super::flows::Flows;
+use super::interactions::Interactions;
 use super::networks::Networks;
 use super::reload::install_profiles;
 use super::roster::Roster;
@@ -60,6 +61,7 @@ impl Daemon {
             flows: Flows::default(),
             recent: BTreeMap::new(),
             samples: super::Samples::default(),
+            interactions: Interactions::new(config.interactions.settings),
             recovery: None,
             changed: false,
             _index: keep_index(&options.state_dir),

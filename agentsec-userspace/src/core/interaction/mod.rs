@@ -15,7 +15,7 @@ mod sample;
 mod tests;
 pub mod trace;
 
-pub use book::{Book, BookSettings};
+pub use book::{Book, BookSettings, Teller};
 pub use flow::{FlowSummary, Message, Traffic};
 pub use peers::{KnownBy, Peer};
 pub use sample::{Sampler, SamplingSettings, Standing};
