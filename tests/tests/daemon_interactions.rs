@@ -39,7 +39,8 @@ fn get(path: &str, headers: &str) -> String {
 
 /// Interactions of an agent that are in the log.
 fn interactions(scene: &Scene, index: usize) -> Result<Vec<Value>> {
-    let is_one = |event: &Value| event["event_type"] == "AGENT_INTERACTION" && event["agent_id"] == NAMES[index];
+    let is_one =
+        |event: &Value| event["event_type"] == "AGENT_INTERACTION" && event["agent_id"] == NAMES[index];
     Ok(scene.daemon.events()?.into_iter().filter(is_one).collect())
 }
 
@@ -79,7 +80,8 @@ fn both_sides_tell_a_short_exchange_with_one_id_that_tshark_gives_it_too() -> Re
     let server = HttpServer::start(&bob.namespace, (ANY6, 0), LONG)?;
     let port = server.address().port();
     for (index, to) in [IpAddr::from(bob.v4), bob.v6.into()].into_iter().enumerate() {
-        let capture = Capture::start(scene.lab.host(), "agent-0", LONG, Keep { frames: 1000, bytes: 65_535 })?;
+        let capture =
+            Capture::start(scene.lab.host(), "agent-0", LONG, Keep { frames: 1000, bytes: 65_535 })?;
         let request = get(
             "/status/404",
             &format!("Authorization: Bearer secret-1\r\ntraceparent: 00-{TRACE}-00f067aa0ba902b7-01\r\n"),
@@ -177,7 +179,10 @@ fn dns_and_tls_are_told_as_what_they_are() -> Result<()> {
         Ok(stream.write_all(&[0x16, 3, 1, 0, 5, 1, 0, 0, 1, 0])?)
     })?;
     let tls = scene.wait_for_event("TLS", |event| event["event_data"]["message_type"] == "tls")?;
-    assert_eq!((&tls["event_data"]["auth_method"], &tls["event_data"]["payload_hash"]), (&"tls".into(), &Value::Null));
+    assert_eq!(
+        (&tls["event_data"]["auth_method"], &tls["event_data"]["payload_hash"]),
+        (&"tls".into(), &Value::Null)
+    );
     Ok(())
 }
 
@@ -249,7 +254,8 @@ fn what_the_ring_cannot_hold_is_counted_and_told() -> Result<()> {
     let world = scene.lab.world().v4;
     let attempts = scene.lab.agent(0).namespace.run(|| {
         let refused = |port: usize| {
-            TcpStream::connect_timeout(&SocketAddr::new(world.into(), 2000 + (port % 50) as u16), LONG).is_err()
+            TcpStream::connect_timeout(&SocketAddr::new(world.into(), 2000 + (port % 50) as u16), LONG)
+                .is_err()
         };
         (0..MANY).filter(|port| refused(*port)).count()
     });
@@ -279,6 +285,26 @@ fn what_ended_while_no_daemon_ran_is_told_by_the_next() -> Result<()> {
     exchange(&scene.lab.agent(0).namespace, to, &get("/late", ""))?;
     scene.daemon.terminate()?;
     assert_eq!(interactions(&scene, 0)?.len(), 2);
+    Ok(())
+}
+
+#[test]
+fn the_next_daemon_goes_on_where_the_log_ends() -> Result<()> {
+    let mut scene = Scene::routed(1, &config(1).set("interactions.tell_every", "1s"))?;
+    let server = HttpServer::start(&scene.lab.world().namespace, (ANY4, 0), LONG)?;
+    let to = scene.world(server.address().port());
+    let mut client = HttpClient::new(&scene.lab.agent(0).namespace, to).timeout(LONG);
+    ensure!(client.get("/bytes/100000")?.body.len() == 100_000, "served");
+    wait_for(&scene, 0, 1)?;
+    scene.daemon.restart()?;
+    ensure!(client.get("/bytes/1000")?.body.len() == 1000, "served");
+    client.hang_up();
+    let ended = scene.wait_for_event("its end", |event| event["event_data"]["ended"] == true)?;
+    assert_eq!(ended["event_data"]["message_type"], "http GET", "what it began with is known too");
+    let told = interactions(&scene, 0)?;
+    let bytes: u64 = told.iter().map(|event| number(&event["event_data"]["inbound"]["bytes"])).sum();
+    let passed = number(&scene.agent(0)?["inbound"]["bytes"]);
+    assert!(passed - bytes <= 100, "{bytes} of {passed}, nothing twice");
     Ok(())
 }
 

@@ -23,24 +23,24 @@ fn recorded(scene: &Scene, from: usize, to: usize) -> Result<Value> {
     let (from, to) = (NAMES[from], NAMES[to]);
     scene.wait_for_event("an interaction", |event| {
         let data = &event["event_data"];
-        event["event_type"] == "AGENT_INTERACTION" && data["source_agent"] == from && data["target_agent"] == to
+        event["event_type"] == "AGENT_INTERACTION"
+            && data["source_agent"] == from
+            && data["target_agent"] == to
     })
 }
 
 #[test]
 fn a_compromise_its_movement_the_exfiltration_and_the_containment_are_told_from_the_log() -> Result<()> {
     // Dave has nothing to do with it, and talks to bob before anything happens.
-    let limits = config(4)
-        .set("profiles.default.limits.max_volume", "4MB")
-        .set("interactions.tell_every", "1s");
+    let limits =
+        config(4).set("profiles.default.limits.max_volume", "4MB").set("interactions.tell_every", "1s");
     let scene = Scene::routed(4, &limits)?;
     let world = HttpServer::start(&scene.lab.world().namespace, (ANY4, 0), LONG)?;
     let servers: Vec<HttpServer> = (0..4)
         .map(|index| HttpServer::start(&scene.lab.agent(index).namespace, (ANY4, 0), LONG))
         .collect::<Result<_>>()?;
-    let at = |index: usize| {
-        SocketAddr::new(scene.lab.agent(index).v4.into(), servers[index].address().port())
-    };
+    let at =
+        |index: usize| SocketAddr::new(scene.lab.agent(index).v4.into(), servers[index].address().port());
     let outside = scene.world(world.address().port());
     ensure!(ask(&scene, 3, at(1), b"hello")? == 200, "served");
     recorded(&scene, 3, 1)?;

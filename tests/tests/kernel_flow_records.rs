@@ -43,7 +43,7 @@ fn converse(arena: &Arena, flow: Flow) -> Result<()> {
 fn accept(arena: &Arena, flow: Flow, payload: &[u8]) -> Result<()> {
     let talk = Talk::new(flow);
     let (theirs, ours, length) = (7000u32, 100u32, payload.len() as u32);
-    let mut put = |direction, sequence, acknowledgment, flags, payload| {
+    let put = |direction, sequence, acknowledgment, flags, payload| {
         talk.send(arena, Segment { direction, sequence, acknowledgment, flags, payload }).map(drop)
     };
     put(Inbound, theirs, 0, SYN, b"")?;
@@ -165,12 +165,18 @@ fn only_the_first_request_in_plain_text_is_told_as_far_as_it_fits() -> Result<()
     let long = [b"POST /b HTTP/1.1\r\nX: ".as_slice(), &[b'x'; 1300]].concat();
     let exact = [b"PUT /b HTTP/1.1\r\nX: ".as_slice(), &vec![b'y'; OPENING_BYTES - 20]].concat();
     let mut expected = Vec::new();
-    for (index, (first, is_told)) in
-        [(GET, true), (&long, true), (&exact, true), (b"\x16\x03\x01\x00\x01\x01", false), (b"EHLO a\r\n", false)]
-            .into_iter()
-            .enumerate()
+    for (index, (first, is_told)) in [
+        (GET, true),
+        (&long, true),
+        (&exact, true),
+        (b"\x16\x03\x01\x00\x01\x01", false),
+        (b"EHLO a\r\n", false),
+    ]
+    .into_iter()
+    .enumerate()
     {
-        let mut talk = Talk::opened(&arena, Flow { local_port: 41_000 + index as u16, ..Flow::to(stranger(1), 80) })?;
+        let mut talk =
+            Talk::opened(&arena, Flow { local_port: 41_000 + index as u16, ..Flow::to(stranger(1), 80) })?;
         talk.say(&arena, first)?;
         talk.hear(&arena, OK)?;
         talk.say(&arena, GET)?;

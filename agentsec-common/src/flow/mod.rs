@@ -63,6 +63,19 @@ impl FlowKey {
         Self { who, local_port: ports.0, remote_port: ports.1, remote }
     }
 
+    /// As six words, to be kept.
+    #[must_use]
+    pub const fn to_words(self) -> [u32; 6] {
+        let [a, b, c, d] = self.remote;
+        [self.who, (self.local_port as u32) << 16 | self.remote_port as u32, a, b, c, d]
+    }
+
+    /// From its words.
+    #[must_use]
+    pub const fn from_words([who, ports, a, b, c, d]: [u32; 6]) -> Self {
+        Self { who, local_port: (ports >> 16) as u16, remote_port: ports as u16, remote: [a, b, c, d] }
+    }
+
     /// The agent.
     #[inline(always)]
     #[must_use]

@@ -10,9 +10,9 @@ use agentsec_common::profile::FOLLOW_FLOWS;
 use agentsec_common::window::Moment;
 use anyhow::Result;
 
+use crate::clock;
 use crate::core::flows::{Expected, Finding, Late, Untold, endpoint_of, look};
 use crate::core::slow::Slow;
-use crate::clock;
 use crate::core::{Input, Time};
 
 use super::Daemon;
@@ -201,7 +201,9 @@ impl Daemon {
         self.samples.forget(slot);
         self.recent.remove(&slot);
         let mut left = Vec::new();
-        self.kernel.collector.each_flow(|key, flow| left.extend((key.slot() == slot).then_some((key, flow))))?;
+        self.kernel
+            .collector
+            .each_flow(|key, flow| left.extend((key.slot() == slot).then_some((key, flow))))?;
         for (key, flow) in left {
             self.kernel.collector.remove_flow(&key)?;
             self.interactions.found_over(now, key, &flow);

@@ -11,12 +11,12 @@ use agentsec_common::profile::TELL_FLOWS;
 use crate::clock;
 use crate::config::Interactions as Wanted;
 use crate::core::Time;
-use crate::core::interaction::{Book, BookSettings, Standing, Teller, opening};
+use crate::core::interaction::{Book, BookSettings, Remembered, Standing, Teller, opening};
 use crate::kernel::ring::FlowTold;
 use crate::record::journal::QUEUE_EVENTS;
 
-use super::Daemon;
 use super::roster::{Key, Member};
+use super::{Daemon, told};
 
 /// Records handled before anything else gets its turn: more than come within a tick.
 const RECORDS_PER_TURN: usize = 8192;
@@ -142,6 +142,23 @@ impl Daemon {
         let (standings, room) = (self.standings(now), self.room());
         let drafts = self.interactions.book.turn(now, &standings, room);
         self.record_all(now, drafts);
+        if let Some(flows) = self.interactions.book.to_keep() {
+            self.keep_told(flows);
+        }
+    }
+
+    /// Takes up what an earlier daemon has told of connections that live.
+    pub(super) fn remember_flows(&mut self, now: Time) {
+        match told::read(&self.options.state_dir, &self.boot_id) {
+            Ok(flows) => self.interactions.book.remember(now, flows),
+            Err(error) => self.complain("interactions", &error.context("some are told twice")),
+        }
+    }
+
+    fn keep_told(&mut self, flows: Vec<Remembered>) {
+        if let Err(error) = told::write(&self.options.state_dir, &self.boot_id, flows) {
+            self.complain("interactions", &error);
+        }
     }
 
     /// Records everything that waits, since the daemon stops.
@@ -150,6 +167,8 @@ impl Daemon {
         let (standings, room) = (self.standings(now), self.room());
         let drafts = self.interactions.book.finish(now, &standings, room);
         self.record_all(now, drafts);
+        let flows = self.interactions.book.remembered();
+        self.keep_told(flows);
     }
 
     /// How every agent stands; nothing when nobody asks.

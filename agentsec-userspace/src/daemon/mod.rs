@@ -21,6 +21,7 @@ mod samples;
 mod signals;
 mod start;
 mod state;
+mod told;
 mod views;
 
 use std::collections::BTreeMap;

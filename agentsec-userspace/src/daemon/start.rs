@@ -80,6 +80,7 @@ impl Daemon {
         daemon.adopt_links(&taken)?;
         daemon.add_configured()?;
         daemon.reconcile();
+        daemon.remember_flows(started);
         daemon.tick();
         daemon.save();
         Ok(daemon)

@@ -5,6 +5,7 @@
 //! then. How many events there are in a turn is bounded, and the bound shared fairly between agents; what goes beyond is
 //! counted, and told.
 
+use super::memory::Copied;
 use super::opening::Opening;
 use super::peers::Peers;
 use super::record::{Told, summary};
@@ -55,12 +56,12 @@ pub struct Teller<'a> {
 
 /// What is known of a flow between its records.
 #[derive(Clone, Debug)]
-struct Known {
-    first_seen_ns: u64,
-    opening: Option<Opening>,
-    told: Told,
-    told_ns: u64,
-    seen_ns: u64,
+pub(super) struct Known {
+    pub(super) first_seen_ns: u64,
+    pub(super) opening: Option<Opening>,
+    pub(super) told: Told,
+    pub(super) told_ns: u64,
+    pub(super) seen_ns: u64,
 }
 
 /// A flow that waits for its turn.
@@ -83,7 +84,7 @@ pub struct Book {
     settings: BookSettings,
     sampler: Sampler,
     peers: Peers,
-    known: HashMap<FlowKey, Known>,
+    pub(super) known: HashMap<FlowKey, Known>,
     fresh: Vec<Waiting>,
     ripe: Vec<Waiting>,
     /// What went beyond the bound, by agent, with when the first of it did.
@@ -91,6 +92,10 @@ pub struct Book {
     /// How much of a second's events may be recorded at once, nanoseconds.
     credit_ns: u64,
     turned_ns: u64,
+    pub(super) turns: u64,
+    /// Something was told of a flow that lives, or of one of which something was told.
+    pub(super) has_told: bool,
+    pub(super) copied: Option<Copied>,
 }
 
 impl Book {
@@ -107,6 +112,9 @@ impl Book {
             beyond: BTreeMap::new(),
             credit_ns: SECOND_NS,
             turned_ns: 0,
+            turns: 0,
+            has_told: false,
+            copied: None,
         }
     }
 
@@ -131,8 +139,10 @@ impl Book {
     /// A flow is over.
     pub fn ended(&mut self, now: Time, teller: Teller<'_>, record: &FlowRecord) {
         self.saw(now, teller, &record.key, record.local, record.packets);
-        let known = self.known.remove(&record.key).filter(|known| known.first_seen_ns == record.first_seen_ns);
+        let known =
+            self.known.remove(&record.key).filter(|known| known.first_seen_ns == record.first_seen_ns);
         let (told, opening) = known.map_or_else(Default::default, |known| (known.told, known.opening));
+        self.has_told |= told != Told::default();
         if told.is_behind(record) {
             let summary = summary(teller.agent, record, &told, opening, true);
             self.wait(now, Waiting { key: record.key, local: record.local, summary });
@@ -168,11 +178,13 @@ impl Book {
             seen_ns: now.mono_ns,
         };
         self.known.insert(key, known);
+        self.has_told = true;
     }
 
     /// All living flows were seen: what was told of others will not be needed any more.
     pub fn saw_all(&mut self, now: Time) {
         self.known.retain(|_, known| now.mono_ns.saturating_sub(known.seen_ns) <= UNSEEN_NS);
+        self.copy();
     }
 
     /// An address is configured as an agent's.
@@ -209,6 +221,7 @@ impl Book {
     pub fn turn(&mut self, now: Time, standings: &BTreeMap<Slot, Standing>, room: usize) -> Vec<Draft> {
         self.credit_ns = SECOND_NS.min(self.credit_ns + now.mono_ns.saturating_sub(self.turned_ns));
         self.turned_ns = now.mono_ns;
+        self.turns += 1;
         self.peers.clean(now.mono_ns);
         let ripe = std::mem::replace(&mut self.ripe, std::mem::take(&mut self.fresh));
         let mut drafts = self.record(now, ripe, standings, room);
@@ -273,8 +286,10 @@ impl Book {
     fn tell_beyond(&mut self, now: Time, after_ns: u64) -> Vec<Draft> {
         let is_due = |since_ns: u64| now.mono_ns.saturating_sub(since_ns) >= after_ns;
         let due = self.beyond.extract_if(.., |_, (since_ns, _)| is_due(*since_ns));
-        due.map(|(agent, (since_ns, left_out))| told(now, agent, "interactions_dropped", left_out, since_ns, 1))
-            .collect()
+        due.map(|(agent, (since_ns, left_out))| {
+            told(now, agent, "interactions_dropped", left_out, since_ns, 1)
+        })
+        .collect()
     }
 
     /// Forgets an agent, but for what waits to be recorded.

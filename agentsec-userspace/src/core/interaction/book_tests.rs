@@ -130,6 +130,33 @@ fn a_long_flow_is_told_at_an_interval_and_at_its_end_each_byte_once() {
 }
 
 #[test]
+fn the_next_book_tells_only_what_the_log_does_not_have() {
+    let standings = agents(&["a"], 900);
+    let key = key(0, A, (40_000, 80), B);
+    let at_second =
+        |second: u64| Flow { last_seen_ns: second * 1_000_000_000, ..flow(A, true, 100 * second) };
+    let mut first = book();
+    let mut kept = None;
+    for second in 1..=70u64 {
+        first.living(at(second * 1000), teller("a"), key, &at_second(second));
+        first.saw_all(at(second * 1000));
+        if let Some(flows) = first.to_keep() {
+            assert!(kept.is_none(), "once for each change");
+            kept = Some((second, flows));
+        }
+        first.turn(at(second * 1000 + 500), &standings, ROOM);
+    }
+    let (second, flows) = kept.unwrap();
+    assert!(second > 62, "not before it is in the log: {second}");
+    let mut next = book();
+    next.remember(at(71_000), flows);
+    next.ended(at(71_000), teller("a"), &FlowRecord::of(key, &at_second(71)));
+    let drafts = next.finish(at(71_000), &standings, ROOM);
+    // The first one told 61 seconds.
+    assert_eq!(drafts[0].data["outbound"]["bytes"], 1000);
+}
+
+#[test]
 fn of_an_open_agent_everything_is_told_at_once_and_once() {
     let mut book = book();
     let standings = agents(&["a"], 900);

@@ -7,6 +7,7 @@
 
 mod book;
 mod flow;
+mod memory;
 pub mod opening;
 mod peers;
 mod record;
@@ -17,6 +18,7 @@ pub mod trace;
 
 pub use book::{Book, BookSettings, Teller};
 pub use flow::{FlowSummary, Message, Traffic};
+pub use memory::Remembered;
 pub use peers::{KnownBy, Peer};
 pub use sample::{Sampler, SamplingSettings, Standing};
 

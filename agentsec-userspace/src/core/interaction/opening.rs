@@ -2,6 +2,7 @@
 //! it belongs to. Total over any bytes, and never a credential.
 
 use super::trace::trace_id;
+use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 /// Header lines that are looked at.
@@ -36,7 +37,7 @@ const SCHEMES: [&str; 21] = [
 ];
 
 /// What a request told.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Opening {
     /// `http` and the method.
     pub kind: String,
@@ -96,7 +97,8 @@ pub fn read(bytes: &[u8]) -> Opening {
 fn method(line: &[u8]) -> &[u8] {
     let end = line.iter().position(|byte| *byte == b' ').unwrap_or(0);
     let word = &line[..end.min(METHOD_BYTES + 1)];
-    let fits = word.len() <= METHOD_BYTES && word.iter().all(|byte| byte.is_ascii_uppercase() || *byte == b'-');
+    let fits =
+        word.len() <= METHOD_BYTES && word.iter().all(|byte| byte.is_ascii_uppercase() || *byte == b'-');
     if fits { word } else { b"" }
 }
 
@@ -167,7 +169,10 @@ mod tests {
     fn what_was_cut_tells_what_is_certain() {
         let cut = format!("GET / HTTP/1.1\r\ntraceparent: 00-{TRACE}-00f067aa0ba902b7-01");
         assert_eq!(read(cut.as_bytes()).trace_id, None, "its end was not seen");
-        assert_eq!(read(b"GET / HTTP/1.1\r\nAuthorization: Bearer ey").auth_method.as_deref(), Some("bearer"));
+        assert_eq!(
+            read(b"GET / HTTP/1.1\r\nAuthorization: Bearer ey").auth_method.as_deref(),
+            Some("bearer")
+        );
         assert_eq!(read(b"GET / HTTP/1.1\r\nAuthorization: Bear").auth_method.as_deref(), Some("other"));
         assert_eq!(read(b"\x16\x03\x01").kind, "http");
     }

@@ -6,10 +6,11 @@ use crate::core::address::from_address;
 use agentsec_common::agent::Direction;
 use agentsec_common::endpoint::EndpointKind;
 use agentsec_common::flow::{Asked, FlowRecord, Language, Sent, Statuses};
+use serde::{Deserialize, Serialize};
 use std::net::SocketAddr;
 
 /// What was told of a flow already.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Told {
     bytes: [u64; 2],
     packets: [u64; 2],

@@ -126,7 +126,8 @@ impl Sampler {
 
     /// Whether it is one of so many, from whichever side.
     fn is_chosen(&self, flow: &FlowSummary) -> bool {
-        let ends = if flow.local <= flow.remote { (flow.local, flow.remote) } else { (flow.remote, flow.local) };
+        let ends =
+            if flow.local <= flow.remote { (flow.local, flow.remote) } else { (flow.remote, flow.local) };
         let mut hash = DefaultHasher::new();
         (self.seed, flow.protocol, ends).hash(&mut hash);
         hash.finish().is_multiple_of(self.settings.one_in.max(1).into())
@@ -148,7 +149,14 @@ impl Sampler {
         let over = self.agents.extract_if(.., |_, interval| is_over(interval));
         over.filter(|(_, interval)| interval.left_out.interactions > 0)
             .map(|(agent, interval)| {
-                told(now, agent, "interactions_sampled", interval.left_out, interval.began_ns, settings.one_in)
+                told(
+                    now,
+                    agent,
+                    "interactions_sampled",
+                    interval.left_out,
+                    interval.began_ns,
+                    settings.one_in,
+                )
             })
             .collect()
     }

@@ -40,7 +40,8 @@ fn from_port(port: u16) -> FlowSummary {
 #[test]
 fn both_sides_of_a_flow_tell_the_same_source_target_and_id() {
     let opened = flow("a", OpenedBy::Agent, "10.0.0.1:40000", "10.0.0.2:8000").draft(at(3), Some(&peer("b")));
-    let accepted = flow("b", OpenedBy::Remote, "10.0.0.2:8000", "10.0.0.1:40000").draft(at(3), Some(&peer("a")));
+    let accepted =
+        flow("b", OpenedBy::Remote, "10.0.0.2:8000", "10.0.0.1:40000").draft(at(3), Some(&peer("a")));
     for draft in [&opened, &accepted] {
         assert_eq!(draft.kind, EventKind::AgentInteraction);
         assert_eq!((&draft.data["source_agent"], &draft.data["target_agent"]), (&"a".into(), &"b".into()));
