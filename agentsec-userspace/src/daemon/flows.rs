@@ -196,6 +196,7 @@ impl Daemon {
     /// Empties the list of a slot for which no program runs any more, and makes its counts even.
     pub(super) fn forget_flows(&mut self, slot: Slot) -> Result<()> {
         let now = clock::now();
+        self.take_all_flows();
         self.flows.slow.remove(&slot);
         self.flows.owed.retain(|key, _| key.slot != slot);
         self.samples.forget(slot);

@@ -7,6 +7,7 @@ use agentsec_common::flow::{Flow, FlowKey, FlowRecord, OPENING_BYTES};
 use agentsec_common::gate::state_in_force;
 use agentsec_common::policy::{Mode, State};
 use agentsec_common::profile::TELL_FLOWS;
+use anyhow::Result;
 
 use crate::clock;
 use crate::config::Interactions as Wanted;
@@ -20,6 +21,8 @@ use super::{Daemon, told};
 
 /// Records handled before anything else gets its turn: more than come within a tick.
 const RECORDS_PER_TURN: usize = 8192;
+/// Turns in which a full ring is read.
+const RING_TURNS: usize = 4;
 /// Bits of an address prefix that is one address.
 const WHOLE: u32 = 128;
 
@@ -123,11 +126,18 @@ impl Daemon {
     fn take_flow(&mut self, now: Time, told: FlowTold) {
         match told {
             FlowTold::Ended(record) => {
-                // Who is nobody any more has let its connections go before.
-                let Some(member) = self.roster.get(record.key.slot()) else { return };
-                let owns_addresses = owns_addresses(member);
-                let teller = Teller { agent: &member.id, owns_addresses, is_open: false };
-                self.interactions.book.ended(now, teller, &record);
+                let slot = record.key.slot();
+                let Interactions { book, tellers } = &mut self.interactions;
+                let teller = match (self.roster.get(slot), tellers.get(&slot)) {
+                    (Some(member), _) => {
+                        let owns_addresses = owns_addresses(member);
+                        Teller { agent: &member.id, owns_addresses, is_open: false }
+                    }
+                    // It has just been let go.
+                    (None, Some(known)) => known.teller(),
+                    (None, None) => return,
+                };
+                book.ended(now, teller, &record);
             }
             FlowTold::Opened(record) => {
                 let length = (record.length as usize).min(OPENING_BYTES);
@@ -147,11 +157,30 @@ impl Daemon {
         }
     }
 
-    /// Takes up what an earlier daemon has told of connections that live.
-    pub(super) fn remember_flows(&mut self, now: Time) {
+    /// Takes up what an earlier daemon has told of connections that live, and takes what has ended since, while it is known
+    /// whose that was: some agents may not be configured any more.
+    ///
+    /// # Errors
+    ///
+    /// When the pins cannot be read.
+    pub(super) fn remember_flows(&mut self, now: Time) -> Result<()> {
         match told::read(&self.options.state_dir, &self.boot_id) {
             Ok(flows) => self.interactions.book.remember(now, flows),
             Err(error) => self.complain("interactions", &error.context("some are told twice")),
+        }
+        for (slot, agent, _) in self.kernel.enforcer.agents()? {
+            self.interactions.tellers.insert(slot, Known { agent, owns_addresses: false, is_open: false });
+        }
+        self.take_all_flows();
+        Ok(())
+    }
+
+    /// Takes everything that waits; of a ring that fills up as quickly as it is read, as much as it holds.
+    pub(super) fn take_all_flows(&mut self) {
+        for _ in 0..RING_TURNS {
+            if self.take_flows() {
+                return;
+            }
         }
     }
 
@@ -163,7 +192,7 @@ impl Daemon {
 
     /// Records everything that waits, since the daemon stops.
     pub(super) fn finish_interactions(&mut self, now: Time) {
-        while !self.take_flows() {}
+        self.take_all_flows();
         let (standings, room) = (self.standings(now), self.room());
         let drafts = self.interactions.book.finish(now, &standings, room);
         self.record_all(now, drafts);

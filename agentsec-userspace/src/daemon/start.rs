@@ -76,11 +76,11 @@ impl Daemon {
         };
         daemon.say_started();
         daemon.say_loaded("start");
+        daemon.remember_flows(started)?;
         daemon.adopt_pinned()?;
         daemon.adopt_links(&taken)?;
         daemon.add_configured()?;
         daemon.reconcile();
-        daemon.remember_flows(started);
         daemon.tick();
         daemon.save();
         Ok(daemon)
