@@ -21,6 +21,8 @@ use super::{Daemon, told};
 
 /// Records handled before anything else gets its turn: more than come within a tick.
 const RECORDS_PER_TURN: usize = 8192;
+/// After what could not be kept, nanoseconds.
+const RETRY_NS: u64 = 1_000_000_000;
 /// Turns in which a full ring is read.
 const RING_TURNS: usize = 4;
 /// Bits of an address prefix that is one address.
@@ -31,6 +33,9 @@ pub(super) struct Interactions {
     book: Book,
     /// Agents whose connections are told, as of the latest look at all of them.
     tellers: BTreeMap<Slot, Known>,
+    /// What is to be kept of what was told, and not before when, monotonic nanoseconds.
+    unkept: Option<Vec<Remembered>>,
+    next_keep_ns: u64,
 }
 
 /// What is needed of an agent while its connections are looked at.
@@ -51,7 +56,12 @@ impl Interactions {
         let mut seed = [0; 8];
         // Without it agents could foresee what is sampled, and nothing worse.
         let _ = getrandom::fill(&mut seed);
-        Self { book: Book::new(settings, u64::from_ne_bytes(seed)), tellers: BTreeMap::new() }
+        Self {
+            book: Book::new(settings, u64::from_ne_bytes(seed)),
+            tellers: BTreeMap::new(),
+            unkept: None,
+            next_keep_ns: 0,
+        }
     }
 
     pub(super) fn configure(&mut self, settings: BookSettings) {
@@ -70,6 +80,12 @@ impl Interactions {
         if let Some(known) = self.tellers.get(&key.slot()) {
             self.book.ended(now, known.teller(), &FlowRecord::of(key, flow));
         }
+    }
+
+    /// What is to be kept now of what was told.
+    fn to_keep(&mut self, now: Time) -> Option<Vec<Remembered>> {
+        self.unkept = self.book.to_keep().or(self.unkept.take());
+        self.unkept.take_if(|_| now.mono_ns >= self.next_keep_ns)
     }
 
     /// All connections were looked at.
@@ -127,7 +143,7 @@ impl Daemon {
         match told {
             FlowTold::Ended(record) => {
                 let slot = record.key.slot();
-                let Interactions { book, tellers } = &mut self.interactions;
+                let Interactions { book, tellers, .. } = &mut self.interactions;
                 let teller = match (self.roster.get(slot), tellers.get(&slot)) {
                     (Some(member), _) => {
                         let owns_addresses = owns_addresses(member);
@@ -152,8 +168,8 @@ impl Daemon {
         let (standings, room) = (self.standings(now), self.room());
         let drafts = self.interactions.book.turn(now, &standings, room);
         self.record_all(now, drafts);
-        if let Some(flows) = self.interactions.book.to_keep() {
-            self.keep_told(flows);
+        if let Some(flows) = self.interactions.to_keep(now) {
+            self.keep_told(now, flows);
         }
     }
 
@@ -184,9 +200,15 @@ impl Daemon {
         }
     }
 
-    fn keep_told(&mut self, flows: Vec<Remembered>) {
-        if let Err(error) = told::write(&self.options.state_dir, &self.boot_id, flows) {
-            self.complain("interactions", &error);
+    /// Keeps what was told; what fails is tried again.
+    fn keep_told(&mut self, now: Time, flows: Vec<Remembered>) {
+        match told::write(&self.options.state_dir, &self.boot_id, &flows) {
+            Ok(()) => self.alerts.retain(|alert| !alert.starts_with("interactions:")),
+            Err(error) => {
+                self.complain("interactions", &error);
+                self.interactions.unkept = Some(flows);
+                self.interactions.next_keep_ns = now.mono_ns.saturating_add(RETRY_NS);
+            }
         }
     }
 
@@ -197,7 +219,7 @@ impl Daemon {
         let drafts = self.interactions.book.finish(now, &standings, room);
         self.record_all(now, drafts);
         let flows = self.interactions.book.remembered();
-        self.keep_told(flows);
+        self.keep_told(now, flows);
     }
 
     /// How every agent stands; nothing when nobody asks.

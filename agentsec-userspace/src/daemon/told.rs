@@ -1,6 +1,7 @@
 //! The file of what was told of connections that live: `flows.json` in the state directory, replaced whole. It is worth as much as the
 //! connections' own numbers, which are gone when the machine stops; so it is not synced, and one of another boot is not read.
 
+use std::borrow::Cow;
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
@@ -16,9 +17,9 @@ const NAME: &str = "flows.json";
 const MOST_BYTES: u64 = 256 << 20;
 
 #[derive(Serialize, Deserialize)]
-struct Document {
-    boot_id: String,
-    flows: Vec<Remembered>,
+struct Document<'a> {
+    boot_id: Cow<'a, str>,
+    flows: Cow<'a, [Remembered]>,
 }
 
 /// What an earlier daemon of this boot has told; nothing if there was none.
@@ -37,9 +38,9 @@ pub(super) fn read(directory: &Path, boot_id: &str) -> Result<Vec<Remembered>> {
         Err(error) => Err(error),
     };
     let bytes = bytes.with_context(|| format!("cannot read {}", path.display()))?;
-    let document: Document =
+    let document: Document<'_> =
         serde_json::from_slice(&bytes).with_context(|| format!("cannot understand {}", path.display()))?;
-    Ok(if document.boot_id == boot_id { document.flows } else { Vec::new() })
+    Ok(if document.boot_id == boot_id { document.flows.into_owned() } else { Vec::new() })
 }
 
 /// Keeps what was told. A crash of the daemon leaves the old file or the new one.
@@ -47,10 +48,10 @@ pub(super) fn read(directory: &Path, boot_id: &str) -> Result<Vec<Remembered>> {
 /// # Errors
 ///
 /// When it cannot be written; the old one stays.
-pub(super) fn write(directory: &Path, boot_id: &str, flows: Vec<Remembered>) -> Result<()> {
+pub(super) fn write(directory: &Path, boot_id: &str, flows: &[Remembered]) -> Result<()> {
     let path = directory.join(NAME);
     let beside = path.with_extension("json.new");
-    let bytes = serde_json::to_vec(&Document { boot_id: boot_id.to_owned(), flows })?;
+    let bytes = serde_json::to_vec(&Document { boot_id: boot_id.into(), flows: flows.into() })?;
     let replace = || {
         let mut file = File::options().write(true).create(true).truncate(true).mode(0o600).open(&beside)?;
         file.write_all(&bytes)?;
@@ -72,7 +73,7 @@ mod tests {
         });
         let flows: Vec<Remembered> = vec![serde_json::from_value(flow).unwrap()];
         assert_eq!(read(directory.path(), "boot").unwrap(), []);
-        write(directory.path(), "boot", flows.clone()).unwrap();
+        write(directory.path(), "boot", &flows).unwrap();
         assert_eq!(read(directory.path(), "boot").unwrap(), flows);
         assert_eq!(read(directory.path(), "another").unwrap(), []);
         fs::write(directory.path().join(NAME), "{").unwrap();
