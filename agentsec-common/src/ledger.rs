@@ -122,8 +122,14 @@ pub struct Ledger {
     pub auth_total: [u64; AUTH_ROOM],
     /// The latest trip.
     pub trip: TripRecord,
+    /// Connections whose [`FlowRecord`](crate::flow::FlowRecord) found no room in the ring.
+    pub flow_records_lost: u64,
+    /// Budget of [`OpeningRecord`](crate::flow::OpeningRecord)s: second in the upper half, records in it in the lower.
+    pub openings: u64,
+    /// First requests that were not told: budget spent or ring full.
+    pub openings_lost: u64,
     /// Explicit padding to whole cache lines.
-    pub reserved: [u64; 4],
+    pub reserved: [u64; 1],
 }
 
 const _: () = assert!(size_of::<Ledger>() == 832);

@@ -27,6 +27,7 @@
 //! | [`maps::RESPONSES`] | [`sample::Responses`] | kernel; the daemon only deletes those of endpoints that it deletes | daemon |
 //! | [`maps::NOTICES`] | [`notice::Notice`] | kernel | daemon |
 //! | [`maps::SAMPLES`] | [`sample::Sample`] | kernel | daemon |
+//! | [`maps::FLOW_RECORDS`] | [`flow::FlowRecord`], [`flow::OpeningRecord`] | kernel | daemon |
 #![cfg_attr(not(test), no_std)]
 #![forbid(unsafe_op_in_unsafe_fn)]
 
@@ -72,6 +73,8 @@ pod!(
     endpoint::Endpoint,
     flow::FlowKey,
     flow::Flow,
+    flow::FlowRecord,
+    flow::OpeningRecord,
     ledger::Ledger,
     notice::Notice,
     policy::Policy,

@@ -2,7 +2,7 @@
 
 /// Version of the maps' layout. It is part of the pin path, so that programs never meet maps of another
 /// shape. Raise it with every change of a type or of a meaning in this crate.
-pub const LAYOUT_VERSION: u32 = 3;
+pub const LAYOUT_VERSION: u32 = 4;
 
 /// Daemon → kernel: state, mode, epoch and slow signals by slot. Memory-mapped array.
 pub const POLICY: &str = "POLICY";
@@ -49,6 +49,9 @@ pub const RESPONSES: &str = "RESPONSES";
 pub const NOTICES: &str = "NOTICES";
 /// Kernel → daemon: samples of answers. Ring buffer.
 pub const SAMPLES: &str = "SAMPLES";
+/// Kernel → daemon: what connections were when they ended, and what they began with. Ring buffer, which wakes nobody
+/// before it is half full.
+pub const FLOW_RECORDS: &str = "FLOW_RECORDS";
 
 /// Name of the program on the agent's way out (the host-side interface's ingress).
 pub const PROGRAM_OUTBOUND: &str = "agentsec_out";
@@ -90,5 +93,7 @@ pub const ENDPOINT_CAPACITY: u32 = 65_536;
 pub const FLOW_CAPACITY: u32 = 65_536;
 /// Bytes in the sample ring.
 pub const SAMPLE_RING_BYTES: u32 = 1 << 20;
+/// Bytes in the ring of what connections were: three seconds of ten thousand short ones each.
+pub const FLOW_RECORD_RING_BYTES: u32 = 1 << 22;
 /// Bytes in the notice ring.
 pub const NOTICE_RING_BYTES: u32 = 1 << 20;

@@ -15,6 +15,9 @@ pub const FOLLOW_FLOWS: u16 = 1 << 3;
 /// Requests, or anomalous ones, have a weight.
 pub const JUDGE_REQUESTS: u16 = 1 << 4;
 
+/// What connections were is told when they end, and their first requests. Only with [`FOLLOW_FLOWS`].
+pub const TELL_FLOWS: u16 = 1 << 5;
+
 /// A limit that is never exceeded.
 pub const NO_LIMIT: u64 = u64::MAX;
 
@@ -56,7 +59,7 @@ impl Weights {
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Profile {
-    /// [`PRESENT`], [`COUNT_OUTBOUND`], [`COUNT_INBOUND`].
+    /// [`PRESENT`] and the other flags.
     pub flags: u16,
     /// Counts the profiles that this row has held, so that answers cached for an earlier one are not taken for
     /// this one's.

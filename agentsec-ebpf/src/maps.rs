@@ -7,12 +7,12 @@ use aya_ebpf::macros::btf_map;
 use agentsec_common::agent::{AgentName, LinkAddress, LinkIpv4, Recent, Scope};
 use agentsec_common::counters::{Counters, Strays};
 use agentsec_common::endpoint::{Endpoint, EndpointKey};
-use agentsec_common::flow::{Flow, FlowKey};
+use agentsec_common::flow::{Flow, FlowKey, FlowRecord};
 use agentsec_common::ledger::Ledger;
 use agentsec_common::maps::{
-    AGENT_CAPACITY, COVERED_CAPACITY, ENDPOINT_CAPACITY, FLOW_CAPACITY, IDENTITY_CAPACITY,
-    IDENTITY_FAR_CAPACITY, IDENTITY_NEAR_CAPACITY, NOTICE_RING_BYTES, PROFILE_CAPACITY, SAMPLE_RING_BYTES,
-    TYPICAL_CAPACITY,
+    AGENT_CAPACITY, COVERED_CAPACITY, ENDPOINT_CAPACITY, FLOW_CAPACITY, FLOW_RECORD_RING_BYTES,
+    IDENTITY_CAPACITY, IDENTITY_FAR_CAPACITY, IDENTITY_NEAR_CAPACITY, NOTICE_RING_BYTES, PROFILE_CAPACITY,
+    SAMPLE_RING_BYTES, TYPICAL_CAPACITY,
 };
 use agentsec_common::notice::Notice;
 use agentsec_common::policy::Policy;
@@ -77,5 +77,8 @@ pub static RESPONSES: HashMap<EndpointKey, Responses, { ENDPOINT_CAPACITY as usi
 pub static NO_RESPONSES: Array<Responses, 1> = Array::new();
 #[btf_map]
 pub static SAMPLES: RingBuf<Sample, { SAMPLE_RING_BYTES as usize }> = RingBuf::new();
+/// It also holds opening records.
+#[btf_map]
+pub static FLOW_RECORDS: RingBuf<FlowRecord, { FLOW_RECORD_RING_BYTES as usize }> = RingBuf::new();
 #[btf_map]
 pub static NOTICES: RingBuf<Notice, { NOTICE_RING_BYTES as usize }> = RingBuf::new();

@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 
-use agentsec::core::interaction::{FlowSummary, Message, OpenedBy, Traffic};
+use agentsec::core::interaction::{FlowSummary, KnownBy, Message, OpenedBy, Peer, Traffic};
 use agentsec::core::{Draft, EventKind, Time};
 use agentsec::record::Sealer;
 use agentsec::record::event::UuidV7;
@@ -47,6 +47,7 @@ fn flow(protocol: u8, opened_by: OpenedBy, message: Message) -> Result<FlowSumma
         inbound: traffic,
         first_seen_ns: SECOND,
         last_seen_ns: 2 * SECOND,
+        is_over: true,
         message,
     })
 }
@@ -55,6 +56,7 @@ fn interactions() -> Result<Vec<Draft>> {
     let message = Message {
         kind: Some("http GET".into()),
         payload_hash: Some("ab".repeat(32)),
+        payload_bytes: Some(90),
         requests: 3,
         response_code: Some(401),
         latency_us: Some(1500),
@@ -62,8 +64,9 @@ fn interactions() -> Result<Vec<Draft>> {
         trace_id: Some("c".repeat(32)),
         reported_id: Some("job-7".into()),
     };
+    let mailer = Peer { agent: "mailer".into(), by: KnownBy::Flow };
     Ok(vec![
-        flow(6, OpenedBy::Agent, message.clone())?.draft(at(3), Some("mailer")),
+        flow(6, OpenedBy::Agent, message.clone())?.draft(at(3), Some(&mailer)),
         flow(6, OpenedBy::Remote, Message { response_code: Some(200), ..message })?.draft(at(3), None),
         flow(58, OpenedBy::Agent, Message::default())?.draft(at(3), None),
     ])

@@ -48,6 +48,7 @@ fn opened(agent: &str, local: &str, remote: &str, second: u64, bytes: (u64, u64)
         inbound,
         first_seen_ns: seen.0,
         last_seen_ns: seen.1,
+        is_over: true,
         message,
     })
 }

@@ -17,10 +17,12 @@ use crate::packet::{protocol, tcp};
 
 mod answering;
 mod asking;
+mod record;
 mod status;
 
 pub use answering::{Answered, Hears, Reset, reset};
 pub use asking::{Asked, Asking, Requests, Says, Sent, Start};
+pub use record::{FlowRecord, OPENING_BYTES, OPENINGS_PER_SECOND, OpeningRecord};
 pub use status::{Line, STATUS_LINE, Statuses};
 
 /// Key of [`FLOWS`](crate::maps::FLOWS): six words, which the kernel hashes in two steps.
@@ -59,6 +61,19 @@ impl FlowKey {
         // The last bits of an address tell hosts of a network apart, wherever they lie in memory.
         let who = slot & (UDP - 1) | udp | (folded ^ folded << 16) & !(2 * UDP - 1);
         Self { who, local_port: ports.0, remote_port: ports.1, remote }
+    }
+
+    /// As six words, to be kept.
+    #[must_use]
+    pub const fn to_words(self) -> [u32; 6] {
+        let [a, b, c, d] = self.remote;
+        [self.who, (self.local_port as u32) << 16 | self.remote_port as u32, a, b, c, d]
+    }
+
+    /// From its words.
+    #[must_use]
+    pub const fn from_words([who, ports, a, b, c, d]: [u32; 6]) -> Self {
+        Self { who, local_port: (ports >> 16) as u16, remote_port: ports as u16, remote: [a, b, c, d] }
     }
 
     /// The agent.
@@ -100,7 +115,7 @@ pub struct Flow {
     pub last_seen_ns: u64,
     /// Samples of answers that were sent; the remote's.
     pub samples: u64,
-    /// Wire bytes that passed once the entry was there, by [`Direction`](crate::agent::Direction).
+    /// Wire bytes that passed, the packet that made the entry included, by [`Direction`](crate::agent::Direction).
     pub bytes: [u64; 2],
     /// Packets, likewise.
     pub packets: [u64; 2],

@@ -1,12 +1,12 @@
 //! Status lines of HTTP/1, in whatever pieces they come.
 
-use super::{Requests, Segment, is_after};
+use super::{Language, Requests, Segment, is_after};
 
 /// What is known of the remote's side, and the status line that is being read.
 ///
 /// ```text
 /// bit 0..16 latest status | 16..20 characters of a status line | 20..30 its digits | 30 heard | 31 reached
-///     | 32 finished | 33 adrift | 34 tunnel | 40..64 answers to HTTP/1 requests
+///     | 32 finished | 33 adrift | 34 tunnel | 36..40 language | 40..64 answers to HTTP/1 requests
 /// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Statuses(pub u64);
@@ -19,6 +19,7 @@ const REMOTE_FINISHED: u64 = 1 << 32;
 /// Where the next answer begins is not known: one to an earlier request, or an interim one, comes before it.
 const ADRIFT: u64 = 1 << 33;
 const TUNNEL: u64 = 1 << 34;
+const LANGUAGE_SHIFT: u32 = 36;
 const COUNT_SHIFT: u32 = 40;
 const COUNT_MASK: u32 = (1 << 24) - 1;
 /// Characters of a status line up to the status's last digit.
@@ -103,6 +104,20 @@ impl Statuses {
     #[must_use]
     pub const fn finishing(self) -> Self {
         Self(self.0 | REMOTE_FINISHED)
+    }
+
+    /// What the remote spoke first on a connection that it opened.
+    #[inline(always)]
+    #[must_use]
+    pub const fn spoken(self) -> Language {
+        Language::from_byte((self.0 >> LANGUAGE_SHIFT) as u8 & 0xf)
+    }
+
+    /// The same with another language.
+    #[inline(always)]
+    #[must_use]
+    pub const fn speaking(self, language: Language) -> Self {
+        Self(self.0 & !(0xf << LANGUAGE_SHIFT) | (language as u64) << LANGUAGE_SHIFT)
     }
 
     /// Whether another protocol goes on inside the connection.

@@ -9,6 +9,7 @@ use super::entry::{
     is_opened, load_answered, load_asked, load_requests, load_responses, load_samples, load_sent,
     load_statuses,
 };
+use super::read::is_request;
 use super::{act, is_tcp, segment_of};
 use crate::case::Case;
 use crate::words::{replace, store};
@@ -41,6 +42,10 @@ pub extern "C" fn agentsec_hear(case: *const Case, entry: *mut Flow, read: u64) 
             } else {
                 hear_datagram(entry, (read >> 32) as u32, answered)
             };
+        } else if !statuses.has_heard() && read != 0 {
+            // The first words of who opened it.
+            statuses = statuses.speaking(Language::from_byte(read as u8));
+            todo = if is_request(read) { act::OPENING } else { 0 };
         }
         statuses = statuses.hearing();
     }

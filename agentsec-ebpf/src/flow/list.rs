@@ -8,6 +8,7 @@ use agentsec_common::packet::{Class, protocol, tcp};
 use agentsec_common::profile::{FOLLOW_FLOWS, Profile};
 
 use super::entry::{is_opened, kind};
+use super::record::tell_end;
 use super::{is_tcp, key_of, opens};
 use crate::account::Seen;
 use crate::case::Case;
@@ -91,7 +92,21 @@ pub fn passed(entry: *mut Flow, case: &Case) {
     }
 }
 
-/// Removes a connection that has ended, of which its endpoint is told first.
+/// Counts a packet on its connection that counts on its endpoint as well: what opens one, and the first of a conversation.
+/// The endpoint needs not be told of it.
+#[inline(always)]
+pub fn count_beside(entry: *mut Flow, case: &Case) {
+    let direction = (case.inbound & 1) as usize;
+    // SAFETY: a whole entry, as the verifier checks, and the direction is zero or one.
+    unsafe {
+        add((&raw mut (*entry).told_bytes).cast::<u64>().add(direction), case.bytes);
+        add((&raw mut (*entry).bytes).cast::<u64>().add(direction), case.bytes);
+        add((&raw mut (*entry).told_packets).cast::<u64>().add(direction), case.packets);
+        add((&raw mut (*entry).packets).cast::<u64>().add(direction), case.packets);
+    }
+}
+
+/// Removes a connection that has ended, of which its endpoint and the daemon are told.
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn agentsec_end(case: *const Case) -> i32 {
@@ -112,7 +127,7 @@ pub extern "C" fn agentsec_end(case: *const Case) -> i32 {
     if let Some(endpoint) = ENDPOINTS.get_ptr_mut(&endpoint) {
         tell(entry, endpoint, case.now_ns);
     }
-    if FLOWS.remove(&key).is_ok() {
+    if tell_end(case, &key, entry, ledger, || FLOWS.remove(&key).is_ok()) {
         // SAFETY: a live map value.
         add(unsafe { &raw mut (*ledger).flows_ended }, 1);
     }
@@ -153,7 +168,8 @@ pub extern "C" fn agentsec_new_flow(case: *const Case, key: *const FlowKey) -> i
         }
     }
     if let Some(entry) = FLOWS.get_ptr_mut(&own) {
-        begin(entry, case, profile.reads_port(own.remote_port));
+        let opened = case.endpoint_kind == EndpointKind::Opened as u8;
+        begin(entry, case, profile.reads_port(if opened { own.remote_port } else { own.local_port }));
     }
     0
 }

@@ -22,6 +22,7 @@ mod entry;
 mod hear;
 mod list;
 mod read;
+mod record;
 mod say;
 
 pub use entry::kind;
@@ -31,6 +32,7 @@ use entry::{is_another, load_samples, load_sent};
 use hear::agentsec_hear;
 use list::agentsec_new_flow;
 use read::{agentsec_hear_status, agentsec_read, agentsec_refuses, is_read_first};
+use record::agentsec_opening;
 use say::agentsec_say;
 
 /// Whether a packet says anything about a connection: it has payload, or begins or ends one.
@@ -98,6 +100,8 @@ mod act {
     pub const SAMPLE: u64 = 1 << 6;
     /// So many requests are to be counted.
     pub const REQUEST: u64 = 1 << 7;
+    /// The daemon is to have a look at the connection's first request.
+    pub const OPENING: u64 = 1 << 8;
     /// Where the number is.
     pub const NUMBER_SHIFT: u32 = 32;
 }
@@ -111,6 +115,9 @@ pub extern "C" fn agentsec_follow(skb: *mut __sk_buff, case: *const Case, found:
     let entry = if found.is_null() { taken_up(case) } else { found };
     if entry.is_null() {
         return 0;
+    }
+    if found.is_null() {
+        list::count_beside(entry, case);
     }
     let read = if is_read_first(entry, case) { agentsec_read(skb, case, load_sent(entry).0) } else { 0 };
     let todo =
@@ -176,6 +183,9 @@ fn carry_out(skb: *mut __sk_buff, case: &Case, entry: *mut Flow, todo: u64) {
     }
     if todo & act::SAMPLE != 0 {
         sample(skb, case, entry, Language::Other, 0);
+    }
+    if todo & act::OPENING != 0 {
+        agentsec_opening(skb, case, entry);
     }
 }
 

@@ -24,12 +24,14 @@ const CONTINUE_BYTES: u32 = 25;
 /// Whether a decision about the packet rests on its payload.
 #[inline(always)]
 pub(super) fn is_read_first(entry: *const Flow, case: &Case) -> bool {
-    let language = load_sent(entry).language();
+    let sent = load_sent(entry);
+    let language = sent.language();
     case.headers.has_payload
-        && is_opened(entry)
-        && match case.inbound {
-            0 => !matches!(language, Language::Tls | Language::Other),
-            _ => matches!(language, Language::Dns),
+        && match (is_opened(entry), case.inbound) {
+            (true, 0) => !matches!(language, Language::Tls | Language::Other),
+            (true, _) => matches!(language, Language::Dns),
+            (false, 0) => false,
+            (false, _) => is_tcp(case) && sent.is_read() && !load_statuses(entry).has_heard(),
         }
 }
 
@@ -37,6 +39,12 @@ pub(super) fn is_read_first(entry: *const Flow, case: &Case) -> bool {
 #[inline(always)]
 fn said(language: Language, start: Start, connects: bool) -> u64 {
     language as u64 | (start as u64) << 8 | (connects as u64) << 16
+}
+
+/// Whether the payload that was read is the begin of a request in plain HTTP/1.
+#[inline(always)]
+pub(super) fn is_request(read: u64) -> bool {
+    matches!(Start::from_byte((read >> 8) as u8), Start::Request)
 }
 
 /// Set in ids of DNS messages, so that none is zero.

@@ -8,6 +8,7 @@ use agentsec_common::packet::tcp;
 use super::entry::{
     is_opened, load_answered, load_asked, load_requests, load_responses, load_sent, load_statuses,
 };
+use super::read::is_request;
 use super::{act, is_tcp, segment_of};
 use crate::case::Case;
 use crate::words::store;
@@ -45,6 +46,9 @@ pub extern "C" fn agentsec_say(case: *const Case, entry: *mut Flow, read: u64) -
     if is_opened(entry) {
         ask(entry, &asking, says, start, requests, statuses);
         todo = counts(&asking, says, start, begins);
+        if asking.asked.count() == 1 && matches!(says, Says::Asks) && is_request(read) {
+            todo |= act::OPENING;
+        }
     }
     // SAFETY: a whole entry.
     unsafe { store(&raw mut (*entry).sent, asking.sent.0) };

@@ -5,8 +5,8 @@
 //! number is in range and every profile compiles.
 //!
 //! Drop-ins are `conf.d/*.toml` beside the file, in the order of their names. They add profiles and agents, and
-//! a key that they repeat in `[daemon]`, `[defaults]`, `[breaker]`, `[log]`, `[recovery]` or `[bundles]` overrides the earlier one. A profile or an
-//! agent is defined in one place only.
+//! a key that they repeat in `[daemon]`, `[defaults]`, `[breaker]`, `[interactions]`, `[log]`, `[recovery]` or `[bundles]`
+//! overrides the earlier one. A profile or an agent is defined in one place only.
 
 pub mod agent;
 pub mod attachment;
@@ -16,6 +16,7 @@ mod dependencies;
 mod digest;
 pub mod error;
 mod follow;
+mod interactions;
 pub mod log;
 mod lookup;
 mod overlap;
@@ -39,6 +40,7 @@ pub use daemon::DaemonConfig;
 pub use digest::SourceDigest;
 pub use error::{Errors, Problem};
 pub use follow::Follow;
+pub use interactions::{Interactions, InteractionsConfig};
 pub use log::{DeadLettersConfig, LogConfig};
 pub use lookup::Match;
 pub use prefix::Prefix;
@@ -78,6 +80,8 @@ pub struct Config {
     pub log: LogConfig,
     /// Evidence bundles.
     pub bundles: BundlesConfig,
+    /// How interactions are told.
+    pub interactions: InteractionsConfig,
     /// The files that all of it was read from.
     pub sources: Vec<SourceDigest>,
 }
@@ -153,7 +157,22 @@ fn read(root: &Section<'_>) -> Config {
     let recovery = recovery::read(&root.section("recovery"));
     let log = log::read(&root.section("log"));
     let bundles = bundles::read(&root.section("bundles"));
-    Config { daemon, guard, never_isolate, profiles, agents, recovery, log, bundles, sources: Vec::new() }
+    let interactions = interactions::read(&root.section("interactions"));
+    if !interactions.enabled {
+        profiles.values_mut().for_each(|profile| profile.interactions = Interactions::Off);
+    }
+    Config {
+        daemon,
+        guard,
+        never_isolate,
+        profiles,
+        agents,
+        recovery,
+        log,
+        bundles,
+        interactions,
+        sources: Vec::new(),
+    }
 }
 
 fn read_profiles(section: &Section<'_>) -> BTreeMap<String, ProfileConfig> {

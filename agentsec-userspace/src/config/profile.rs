@@ -1,13 +1,15 @@
 //! `[profiles.NAME]`: expected behaviour, read and compiled into the row that the kernel judges by.
 
 use super::follow::{self, Follow};
+use super::interactions::{self, Interactions};
 use super::probe::{self, Probe};
 use super::section::{Section, text};
 use super::source::{Node, Value};
 use super::typical::{self, TooManyRules, TypicalPrefix, TypicalRule};
 use agentsec_common::bucket::Bucket;
 use agentsec_common::profile::{
-    COUNT_INBOUND, COUNT_OUTBOUND, FOLLOW_FLOWS, JUDGE_REQUESTS, NO_LIMIT, PRESENT, Profile, Weights,
+    COUNT_INBOUND, COUNT_OUTBOUND, FOLLOW_FLOWS, JUDGE_REQUESTS, NO_LIMIT, PRESENT, Profile, TELL_FLOWS,
+    Weights,
 };
 use agentsec_common::window::{BucketClock, GAUGE_MAX, LONGEST_NS, SHORTEST_NS, VALUE_FULL};
 use std::collections::BTreeSet;
@@ -44,6 +46,8 @@ pub struct ProfileConfig {
     pub anomalous_requests: u32,
     /// What is followed of connections.
     pub follow: Follow,
+    /// What is recorded of interactions.
+    pub interactions: Interactions,
     /// Score above which the circuit trips, per mille.
     pub quarantine_threshold: u16,
     /// What each term contributes, per mille.
@@ -89,6 +93,7 @@ impl Default for ProfileConfig {
             requests_ratio_milli: 3000,
             anomalous_requests: 10,
             follow: Follow::default(),
+            interactions: Interactions::default(),
             quarantine_threshold: 700,
             weights: Weights::DEFAULT,
             max_volume: None,
@@ -116,6 +121,7 @@ impl ProfileConfig {
             generation: 0,
             flags: PRESENT
                 | flag(self.follow.flows, FOLLOW_FLOWS)
+                | flag(self.follow.flows && self.interactions != Interactions::Off, TELL_FLOWS)
                 | flag(judges_requests, JUDGE_REQUESTS)
                 | flag(self.count_outbound, COUNT_OUTBOUND)
                 | flag(self.count_inbound, COUNT_INBOUND),
@@ -206,6 +212,7 @@ pub(super) fn read(section: Section<'_>) -> ProfileConfig {
             .integer("anomalous_requests", 0..=GAUGE_MAX - 1)
             .unwrap_or(default.anomalous_requests),
         follow: follow::read(&section),
+        interactions: interactions::read_profile(&section),
         quarantine_threshold: section
             .milli("quarantine_threshold", 0..=1000)
             .map_or(default.quarantine_threshold, |milli| milli as u16),

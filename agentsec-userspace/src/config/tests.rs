@@ -7,7 +7,7 @@ mod recovery;
 
 use super::*;
 use agentsec_common::policy::State;
-use agentsec_common::profile::{FOLLOW_FLOWS, JUDGE_REQUESTS, NO_LIMIT};
+use agentsec_common::profile::{FOLLOW_FLOWS, JUDGE_REQUESTS, NO_LIMIT, TELL_FLOWS};
 
 fn source(name: &str, text: &str) -> Source {
     Source { name: name.into(), text: text.into() }
@@ -227,6 +227,50 @@ fn requests_are_judged_only_with_a_weight_and_connections_followed_unless_told_o
     assert_eq!(flags("follow_flows = false"), (false, false));
     assert_eq!(flags("weights = { requests = 0.001 }"), (true, true));
     assert_eq!(flags("weights = { anomalous = 0.2 }"), (true, true));
+}
+
+#[test]
+fn interactions_are_told_unless_a_profile_or_all_of_it_says_otherwise() {
+    let told = |text: &str| {
+        let profile = parse_one(&format!("{text}\n[profiles.p]")).unwrap().profiles["p"].compile();
+        profile.flags & TELL_FLOWS != 0
+    };
+    assert!(told(""));
+    assert!(told("[interactions]\nenabled = true"));
+    assert!(!told("[interactions]\nenabled = false"));
+    let of_profile = |text: &str| {
+        let profile = parse_one(&format!("[profiles.p]\n{text}")).unwrap().profiles["p"].clone();
+        (profile.interactions, profile.compile().flags & TELL_FLOWS != 0)
+    };
+    assert_eq!(of_profile("interactions = 'all'"), (Interactions::All, true));
+    assert_eq!(of_profile("interactions = 'off'"), (Interactions::Off, false));
+    assert_eq!(of_profile("follow_flows = false"), (Interactions::Sampled, false));
+    let config = parse_one(
+        "[interactions]\ncalm_below_risk = 0.35\none_in = 4\ninterval = '10s'\ntell_every = '5m'\nmax_per_second = 50",
+    )
+    .unwrap()
+    .interactions;
+    let settings = config.settings;
+    assert_eq!((settings.sampling.calm_below_milli, settings.sampling.one_in), (350, 4));
+    assert_eq!((settings.sampling.interval_ns, settings.tell_every_ns), (10_000_000_000, 300_000_000_000));
+    assert_eq!(settings.max_per_second, 50);
+}
+
+#[test]
+fn what_is_wrong_with_interactions_is_told_with_its_place() {
+    for (text, expected) in [
+        ("one_in = 0", "a.toml:2: interactions.one_in: is 0"),
+        ("calm_below_risk = 1.5", "a.toml:2: interactions.calm_below_risk: is 1.5"),
+        ("interval = '1ms'", "a.toml:2: interactions.interval: is \"1ms\""),
+        ("tell_every = '2d'", "a.toml:2: interactions.tell_every: is \"2d\""),
+        ("max_per_second = 100001", "a.toml:2: interactions.max_per_second: is 100001"),
+        ("enabled = 'yes'", "a.toml:2: interactions.enabled: is"),
+        ("sampled = true", "a.toml:2: interactions.sampled: is not a key here"),
+    ] {
+        refused(&format!("[interactions]\n{text}"), &[expected]);
+    }
+    let allowed = "\"sampled\", \"all\", \"off\"";
+    refused("[profiles.p]\ninteractions = 'some'", &["a.toml:2: profiles.p.interactions", allowed]);
 }
 
 #[test]

@@ -208,6 +208,12 @@ impl Engine {
         self.agents.get(&slot).map(|agent| view::of(agent, now))
     }
 
+    /// An agent's state in force and its risk, per mille.
+    #[must_use]
+    pub fn standing(&self, now: Time, slot: Slot) -> Option<(State, u16)> {
+        self.agents.get(&slot).map(|agent| (agent.state_in_force(), agent.contributions(now).total()))
+    }
+
     /// Why an agent is in its state, and what would change it.
     #[must_use]
     pub fn explain(&self, now: Time, slot: Slot) -> Option<Explanation> {

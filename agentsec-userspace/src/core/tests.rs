@@ -410,6 +410,8 @@ fn drops_and_losses_are_told_at_most_every_five_seconds() {
         world.losses.notices += 1;
         world.losses.flows += 2;
         world.losses.samples += 3;
+        world.losses.flow_records += 4;
+        world.losses.openings += 5;
         world.pass(1);
     }
     let drops = world.events(EventKind::Drops);
@@ -419,7 +421,7 @@ fn drops_and_losses_are_told_at_most_every_five_seconds() {
     assert_eq!(losses.len(), 2);
     let expected = serde_json::json!({
         "what": "kernel", "notices_lost": 5, "packets_without_endpoint": 0, "packets_without_flow": 10,
-        "answers_without_endpoint": 0, "samples_lost": 15,
+        "answers_without_endpoint": 0, "samples_lost": 15, "interactions_lost": 20, "requests_unread": 25,
     });
     assert_eq!(losses[1].data, expected);
 }

@@ -49,6 +49,10 @@ pub struct Losses {
     pub responses: u64,
     /// Samples of answers: the budget was spent, or the ring full.
     pub samples: u64,
+    /// Connections that were over and could not be told: the ring was full.
+    pub flow_records: u64,
+    /// First requests of connections that were not told: the budget was spent, or the ring full.
+    pub openings: u64,
 }
 
 impl Losses {
@@ -61,6 +65,8 @@ impl Losses {
             flows: self.flows.saturating_sub(told.flows),
             responses: self.responses.saturating_sub(told.responses),
             samples: self.samples.saturating_sub(told.samples),
+            flow_records: self.flow_records.saturating_sub(told.flow_records),
+            openings: self.openings.saturating_sub(told.openings),
         }
     }
 
@@ -80,6 +86,8 @@ impl Losses {
             "packets_without_flow": self.flows,
             "answers_without_endpoint": self.responses,
             "samples_lost": self.samples,
+            "interactions_lost": self.flow_records,
+            "requests_unread": self.openings,
         })
     }
 }
@@ -92,6 +100,8 @@ impl From<&Ledger> for Losses {
             flows: ledger.flow_overflow,
             responses: ledger.responses_overflow,
             samples: ledger.samples_lost,
+            flow_records: ledger.flow_records_lost,
+            openings: ledger.openings_lost,
         }
     }
 }

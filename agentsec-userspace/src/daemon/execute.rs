@@ -79,6 +79,13 @@ impl Daemon {
         }
     }
 
+    /// Records events that the core did not make, together.
+    pub(super) fn record_all(&mut self, now: Time, drafts: Vec<Draft>) {
+        for input in self.write(drafts) {
+            self.handle(now, input);
+        }
+    }
+
     /// What the log says of events that it was handed.
     pub(super) fn hear_log(&mut self, written: Written) {
         match written {

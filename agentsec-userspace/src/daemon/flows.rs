@@ -10,6 +10,7 @@ use agentsec_common::profile::FOLLOW_FLOWS;
 use agentsec_common::window::Moment;
 use anyhow::Result;
 
+use crate::clock;
 use crate::core::flows::{Expected, Finding, Late, Untold, endpoint_of, look};
 use crate::core::slow::Slow;
 use crate::core::{Input, Time};
@@ -70,25 +71,29 @@ impl Daemon {
 
     fn look_at_flows(&mut self, now: Time) {
         let expected = self.expected(now);
+        self.note_tellers(now);
         let mut late: BTreeMap<Slot, Late> = expected.keys().map(|slot| (*slot, Late::default())).collect();
         let mut over = Vec::new();
         if !expected.is_empty() {
+            let interactions = &mut self.interactions;
             let read = self.kernel.collector.each_flow(|key, flow| {
                 // What is nobody's is emptied when its slot is let go.
                 let Some(expected) = expected.get(&key.slot()) else { return };
-                match look(now.mono_ns, &key, &flow, expected) {
-                    Finding::Fine => {}
+                let finding = look(now.mono_ns, &key, &flow, expected);
+                if let Finding::Late(deviation_ns) = finding {
+                    late.entry(key.slot()).or_default().add(deviation_ns);
+                }
+                match finding {
                     Finding::Over => over.push((key, flow)),
-                    Finding::Late(deviation_ns) => {
-                        late.entry(key.slot()).or_default().add(deviation_ns);
-                    }
+                    Finding::Fine | Finding::Late(_) => interactions.living(now, key, &flow),
                 }
             });
             if let Err(error) = read {
                 self.complain("connections", &error);
             }
         }
-        self.forget_over(&over);
+        self.forget_over(now, &over);
+        self.interactions.looked(now);
         for (slot, late) in late {
             self.set_late(now, slot, late);
         }
@@ -132,13 +137,14 @@ impl Daemon {
         if live > u64::MAX / 2 { 0 } else { live }
     }
 
-    fn forget_over(&mut self, over: &[(FlowKey, Flow)]) {
+    fn forget_over(&mut self, now: Time, over: &[(FlowKey, Flow)]) {
         let mut removed: BTreeMap<Slot, u64> = BTreeMap::new();
         for (key, flow) in over {
             match self.kernel.collector.remove_flow(key) {
                 Ok(true) => {
                     *removed.entry(key.slot()).or_default() += 1;
                     self.owe(key, flow);
+                    self.interactions.found_over(now, *key, flow);
                 }
                 Ok(false) => {}
                 Err(error) => self.complain("connections", &error),
@@ -189,15 +195,21 @@ impl Daemon {
 
     /// Empties the list of a slot for which no program runs any more, and makes its counts even.
     pub(super) fn forget_flows(&mut self, slot: Slot) -> Result<()> {
+        let now = clock::now();
+        self.take_all_flows();
         self.flows.slow.remove(&slot);
         self.flows.owed.retain(|key, _| key.slot != slot);
         self.samples.forget(slot);
         self.recent.remove(&slot);
-        let mut keys = Vec::new();
-        self.kernel.collector.each_flow(|key, _| keys.extend((key.slot() == slot).then_some(key)))?;
-        for key in keys {
+        let mut left = Vec::new();
+        self.kernel
+            .collector
+            .each_flow(|key, flow| left.extend((key.slot() == slot).then_some((key, flow))))?;
+        for (key, flow) in left {
             self.kernel.collector.remove_flow(&key)?;
+            self.interactions.found_over(now, key, &flow);
         }
+        self.interactions.forget(slot);
         self.kernel.enforcer.add_flows_removed(slot, self.live_flows(slot));
         Ok(())
     }

@@ -11,6 +11,7 @@ mod endpoint_views;
 mod endpoints;
 mod execute;
 mod flows;
+mod interactions;
 mod networks;
 mod observe;
 mod operate;
@@ -22,6 +23,7 @@ mod samples;
 mod signals;
 mod start;
 mod state;
+mod told;
 mod views;
 
 use std::collections::BTreeMap;
@@ -52,6 +54,7 @@ use attach::cgroups::Cgroups;
 use bells::{Bells, Rung};
 use bundles::Bundles;
 use flows::Flows;
+use interactions::Interactions;
 use networks::Networks;
 use roster::Roster;
 use samples::Samples;
@@ -83,6 +86,7 @@ struct Daemon {
     flows: Flows,
     recent: BTreeMap<Slot, Recent>,
     samples: Samples,
+    interactions: Interactions,
     recovery: Option<Service>,
     outside: outside::Outside,
     bundles: Bundles,
@@ -147,6 +151,7 @@ impl Daemon {
         let mut tick = ticks(&self.config);
         let ring = self.kernel.notices.watch()?;
         let samples = self.kernel.samples.watch()?;
+        let flows = self.kernel.flows.watch()?;
         loop {
             tokio::select! {
                 biased;
@@ -184,6 +189,13 @@ impl Daemon {
                         self.reconcile_cgroups();
                     }
                 }
+                // Only when the ring is half full; else they are read with each tick.
+                ready = flows.readable() => {
+                    let mut ready = ready.context("watching the ring of connections")?;
+                    if self.take_flows() {
+                        ready.clear_ready();
+                    }
+                }
                 // Last: under a flood of samples everything else gets its turn.
                 ready = samples.readable() => {
                     let mut ready = ready.context("watching the ring of samples")?;
@@ -216,11 +228,13 @@ impl Daemon {
     /// Reads the words, keeps deadlines, tries again what has failed.
     fn tick(&mut self) {
         let now = clock::now();
+        self.take_flows();
         // First what only we see, so that it is judged with what the kernel does.
         self.keep_flows(now);
         let observations = self.observe_all(now);
         self.keep_times(now, &observations);
         self.handle(now, Input::Observed(observations));
+        self.keep_interactions(now);
         if now.mono_ns >= self.next_reclaim_ns {
             self.next_reclaim_ns = now.mono_ns + 1_000_000_000;
             // A profile that nobody has now may be that of the next agent that a pattern adopts.
@@ -285,6 +299,7 @@ impl Daemon {
         }
         self.settle_bundles();
         let now = clock::now();
+        self.finish_interactions(now);
         let data = json!({ "enforcement": "stays in place", "pin_path": self.options.pin_path });
         self.record(now, Draft::daemon(now, EventKind::DaemonStopped, data));
         self.state.touch();

@@ -86,6 +86,7 @@ impl Daemon {
         self.say_loaded(by);
         self.engine.configure_guard(self.config.guard);
         self.outside.reconfigure(&self.config.log);
+        self.interactions.configure(self.config.interactions.settings);
         let mut reply = ReloadReply { sources: self.config.sources.clone(), ..ReloadReply::default() };
         for slot in self.roster.slots() {
             self.reconfigure(slot, &old, &mut reply);

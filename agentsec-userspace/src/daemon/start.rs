@@ -26,6 +26,7 @@ use crate::record::{Journal, Sealer, Writer};
 
 use super::attach::cgroups::Cgroups;
 use super::flows::Flows;
+use super::interactions::Interactions;
 use super::networks::Networks;
 use super::reload::install_profiles;
 use super::roster::Roster;
@@ -67,6 +68,7 @@ impl Daemon {
             flows: Flows::default(),
             recent: BTreeMap::new(),
             samples: super::Samples::default(),
+            interactions: Interactions::new(config.interactions.settings),
             recovery: None,
             outside: super::outside::Outside::default(),
             bundles: super::Bundles::default(),
@@ -86,6 +88,7 @@ impl Daemon {
         }
         daemon.say_started();
         daemon.say_loaded("start");
+        daemon.remember_flows(started)?;
         daemon.adopt_pinned()?;
         daemon.adopt_links(&taken)?;
         daemon.add_configured()?;

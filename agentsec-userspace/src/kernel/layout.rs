@@ -98,6 +98,7 @@ pub(super) fn shapes(capacities: &Capacities) -> Vec<Shape> {
         fixed(maps::COVERED, MapType::Hash, 8, 8, maps::COVERED_CAPACITY),
         agents(maps::TIMES, MapType::Array, size_of::<[u32; TIME_BUCKETS]>()),
         fixed(maps::SAMPLES, MapType::RingBuf, 0, 0, maps::SAMPLE_RING_BYTES),
+        fixed(maps::FLOW_RECORDS, MapType::RingBuf, 0, 0, maps::FLOW_RECORD_RING_BYTES),
         fixed(maps::NOTICES, MapType::RingBuf, 0, 0, maps::NOTICE_RING_BYTES),
         set(
             fixed(maps::PROFILES, MapType::Array, 4, size_of::<Profile>(), capacities.profiles),

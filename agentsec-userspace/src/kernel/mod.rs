@@ -35,6 +35,7 @@ mod syscall;
 mod tc;
 mod words;
 
+use agentsec_common::flow::FlowRecord;
 use agentsec_common::maps;
 use agentsec_common::notice::Notice;
 use agentsec_common::sample::Sample;
@@ -63,6 +64,8 @@ pub struct Kernel {
     pub notices: Ring<Notice>,
     /// What is too deep for it: first bytes of answers.
     pub samples: Ring<Sample>,
+    /// What connections were, and what they began with.
+    pub flows: Ring<FlowRecord>,
     /// Whether maps and links of an earlier daemon were taken over.
     pub took_over: bool,
     _lock: Lock,
@@ -93,6 +96,7 @@ impl Kernel {
             enforcer: Enforcer::new(object)?,
             notices: Ring::new(object, maps::NOTICES)?,
             samples: Ring::new(object, maps::SAMPLES)?,
+            flows: Ring::new(object, maps::FLOW_RECORDS)?,
             links: Links::new(programs, pins.clone()),
             collector,
             took_over,

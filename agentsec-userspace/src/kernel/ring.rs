@@ -3,6 +3,7 @@
 use std::marker::PhantomData;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 
+use agentsec_common::flow::{FlowRecord, OpeningRecord};
 use anyhow::{Context, Result};
 use aya::Pod;
 use aya::maps::{MapData, RingBuf};
@@ -10,6 +11,33 @@ use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
 use super::take;
+
+/// What the ring of connections tells.
+#[derive(Clone, Debug)]
+pub enum FlowTold {
+    /// One is over.
+    Ended(FlowRecord),
+    /// One has begun with a request that can be read.
+    Opened(Box<OpeningRecord>),
+}
+
+impl Ring<FlowRecord> {
+    /// The next record of either kind, if there is one.
+    pub fn take_told(&mut self) -> Option<FlowTold> {
+        while let Some(item) = self.ring.next() {
+            if item.len() == size_of::<FlowRecord>() {
+                // SAFETY: as in `take`.
+                return Some(FlowTold::Ended(unsafe { item.as_ptr().cast::<FlowRecord>().read_unaligned() }));
+            }
+            if item.len() == size_of::<OpeningRecord>() {
+                // SAFETY: as in `take`.
+                let record = unsafe { item.as_ptr().cast::<OpeningRecord>().read_unaligned() };
+                return Some(FlowTold::Opened(Box::new(record)));
+            }
+        }
+        None
+    }
+}
 
 /// A ring of records of one type.
 pub struct Ring<T> {

@@ -3,7 +3,7 @@
 use agentsec_common::agent::{LinkAddress, LinkIpv4, Scope, Slot};
 use agentsec_common::counters::{Counters, Strays};
 use agentsec_common::endpoint::{Endpoint, EndpointKey};
-use agentsec_common::flow::{Flow, FlowKey};
+use agentsec_common::flow::{Flow, FlowKey, FlowRecord, OpeningRecord};
 use agentsec_common::ledger::Ledger;
 use agentsec_common::maps;
 use agentsec_common::notice::Notice;
@@ -12,12 +12,13 @@ use agentsec_common::profile::Profile;
 use agentsec_common::sample::{Responses, Sample};
 use agentsec_common::times::TIME_BUCKETS;
 use agentsec_common::typical::{PortRules, ROW_BITS, TypicalKey};
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use aya::Ebpf;
 use aya::maps::lpm_trie::Key;
 use aya::maps::{Array, HashMap, LpmTrie, Map, MapData, PerCpuArray, RingBuf};
 
 use agentsec::config::TypicalPrefix;
+use std::os::fd::{AsRawFd, BorrowedFd};
 
 use super::Sizes;
 
@@ -59,10 +60,23 @@ pub struct Maps {
     strays: PerCpuArray<MapData, Strays>,
     notices: RingBuf<MapData>,
     samples: RingBuf<MapData>,
+    flow_records: RingBuf<MapData>,
 }
 
+/// What the kernel has told of connections.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Told {
+    /// Those that have ended.
+    pub ended: Vec<FlowRecord>,
+    /// First requests.
+    pub opened: Vec<OpeningRecord>,
+}
+
+const ENDED_BYTES: usize = size_of::<FlowRecord>();
+const OPENED_BYTES: usize = size_of::<OpeningRecord>();
+
 /// Names and capacities of the maps that a rig sizes itself.
-pub(super) fn entries(sizes: Sizes) -> [(&'static str, u32); 10] {
+pub(super) fn entries(sizes: Sizes) -> [(&'static str, u32); 11] {
     [
         (maps::POLICY, sizes.agents),
         (maps::LEDGER, sizes.agents),
@@ -74,6 +88,7 @@ pub(super) fn entries(sizes: Sizes) -> [(&'static str, u32); 10] {
         (maps::FLOWS, sizes.flows),
         (maps::TIMES, sizes.agents),
         (maps::NOTICES, sizes.ring_bytes),
+        (maps::FLOW_RECORDS, sizes.ring_bytes),
     ]
 }
 
@@ -102,6 +117,7 @@ impl Maps {
             strays: map(maps::STRAYS)?.try_into()?,
             notices: map(maps::NOTICES)?.try_into()?,
             samples: map(maps::SAMPLES)?.try_into()?,
+            flow_records: map(maps::FLOW_RECORDS)?.try_into()?,
         })
     }
 
@@ -152,6 +168,29 @@ impl Maps {
             notices.push(unsafe { item.as_ptr().cast::<Notice>().read_unaligned() });
         }
         Ok(notices)
+    }
+
+    /// What has been told of connections since the last call.
+    pub fn told(&mut self) -> Result<Told> {
+        let mut told = Told::default();
+        while let Some(item) = self.flow_records.next() {
+            // SAFETY: as long as the record, which is integers only, and an unaligned read asks for nothing else.
+            unsafe {
+                match item.len() {
+                    ENDED_BYTES => told.ended.push(item.as_ptr().cast::<FlowRecord>().read_unaligned()),
+                    OPENED_BYTES => told.opened.push(item.as_ptr().cast::<OpeningRecord>().read_unaligned()),
+                    other => bail!("a record of {other} bytes"),
+                }
+            }
+        }
+        Ok(told)
+    }
+
+    /// The ring's descriptor, which is readable once somebody was woken for it.
+    #[must_use]
+    pub fn flow_records_fd(&self) -> BorrowedFd<'_> {
+        // SAFETY: the ring owns its descriptor and outlives the borrow.
+        unsafe { BorrowedFd::borrow_raw(self.flow_records.as_raw_fd()) }
     }
 
     /// The samples that have come since the last call.

@@ -141,26 +141,34 @@ pub struct LossCounts {
     pub responses: u64,
     /// Samples of answers.
     pub samples: u64,
+    /// Interactions that were over.
+    #[serde(default)]
+    pub interactions: u64,
+    /// First requests that were not read.
+    #[serde(default)]
+    pub requests: u64,
 }
 
 impl LossCounts {
     /// Everything with its name.
     #[must_use]
-    pub const fn named(&self) -> [(&'static str, u64); 5] {
+    pub const fn named(&self) -> [(&'static str, u64); 7] {
         [
             ("notices", self.notices),
             ("endpoints", self.endpoints),
             ("flows", self.flows),
             ("responses", self.responses),
             ("samples", self.samples),
+            ("interactions", self.interactions),
+            ("requests", self.requests),
         ]
     }
 }
 
 impl From<Losses> for LossCounts {
     fn from(losses: Losses) -> Self {
-        let Losses { notices, endpoints, flows, responses, samples } = losses;
-        Self { notices, endpoints, flows, responses, samples }
+        let Losses { notices, endpoints, flows, responses, samples, flow_records, openings } = losses;
+        Self { notices, endpoints, flows, responses, samples, interactions: flow_records, requests: openings }
     }
 }
 

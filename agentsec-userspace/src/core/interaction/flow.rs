@@ -21,9 +21,11 @@ pub struct Traffic {
 pub struct Message {
     /// What it was, such as `http GET`; `None` for a flow of which nothing more is known.
     pub kind: Option<String>,
-    /// SHA-256 in hex of the payload, where it was seen or reported.
+    /// SHA-256 in hex of the payload's first bytes, where they were seen.
     pub payload_hash: Option<String>,
-    /// Requests in the flow.
+    /// How many bytes that covers.
+    pub payload_bytes: Option<u64>,
+    /// Messages of the agent that asked for an answer: requests, where they can be told apart.
     pub requests: u64,
     /// The last answer's status.
     pub response_code: Option<u16>,
@@ -58,6 +60,8 @@ pub struct FlowSummary {
     pub first_seen_ns: u64,
     /// Monotonic nanoseconds of the latest packet.
     pub last_seen_ns: u64,
+    /// Whether it is over: else more of it will be told.
+    pub is_over: bool,
     /// What is known of its messages.
     pub message: Message,
 }

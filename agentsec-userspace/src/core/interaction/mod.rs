@@ -2,16 +2,25 @@
 //!
 //! Flows come in as plain values ([`FlowSummary`]) and go out as drafts, with every id by which the other side's
 //! event, or another tool's, can be found: the Community ID of the flow, the trace that plaintext HTTP carries, and what
-//! the application reported. Calm agents' interactions are sampled ([`Sampler`]).
+//! the application reported. Calm agents' interactions are sampled ([`Sampler`]). What is needed between a flow's records and
+//! its event is in the [`Book`].
 
+mod book;
 mod flow;
+mod memory;
+pub mod opening;
+mod peers;
+mod record;
 mod sample;
 #[cfg(test)]
 mod tests;
 pub mod trace;
 
+pub use book::{Book, BookSettings, Teller};
 pub use flow::{FlowSummary, Message, Traffic};
-pub use sample::{Sampler, SamplingSettings};
+pub use memory::Remembered;
+pub use peers::{KnownBy, Peer};
+pub use sample::{Sampler, SamplingSettings, Standing};
 
 use super::draft::{Draft, EventKind};
 use super::protocol::protocol_name;
@@ -41,8 +50,9 @@ impl OpenedBy {
 impl FlowSummary {
     /// The event of this flow. The source is who opened it; `peer` is the agent on the other side, if that is known.
     #[must_use]
-    pub fn draft(&self, now: Time, peer: Option<&str>) -> Draft {
-        let agent = Some(self.agent.as_str());
+    pub fn draft(&self, now: Time, peer: Option<&Peer>) -> Draft {
+        let (agent, known_by) = (Some(self.agent.as_str()), peer.map(|peer| peer.by.name()));
+        let peer = peer.map(|peer| peer.agent.as_str());
         let (source, target) = match self.opened_by {
             OpenedBy::Agent => (agent, peer),
             OpenedBy::Remote => (peer, agent),
@@ -52,8 +62,10 @@ impl FlowSummary {
         let data = json!({
             "source_agent": source,
             "target_agent": target,
+            "peer_known_by": known_by,
             "message_type": message.kind.as_deref().unwrap_or("flow"),
             "payload_hash": message.payload_hash,
+            "payload_hash_bytes": message.payload_bytes,
             "response_code": message.response_code,
             "latency_ms": message.latency_us.map(milliseconds),
             "auth_method": message.auth_method,
@@ -67,6 +79,7 @@ impl FlowSummary {
             "local_port": self.local.port(),
             "remote_address": self.remote.ip().to_canonical().to_string(),
             "remote_port": self.remote.port(),
+            "ended": self.is_over,
             "outbound": traffic(self.outbound),
             "inbound": traffic(self.inbound),
             "first_seen": rfc3339(now.wall_at(self.first_seen_ns)),

@@ -167,7 +167,11 @@ fn data(line: &[u8]) -> Value {
 }
 
 fn sampled(agent: String, data: &Value) -> Option<Fact> {
-    let interactions = data["interactions"].as_u64().filter(|_| data["what"] == "interactions_sampled")?;
+    let interactions = match data["what"].as_str()? {
+        "interactions_sampled" | "interactions_dropped" => data["interactions"].as_u64()?,
+        "kernel" => data["interactions_lost"].as_u64().filter(|lost| *lost > 0)?,
+        _ => return None,
+    };
     Some(Fact::Sampled { agent, interactions })
 }
 

@@ -48,6 +48,7 @@ impl Script {
             inbound: Traffic { bytes: bytes.1, packets: 1 },
             first_seen_ns: span.0 * 1_000_000_000,
             last_seen_ns: span.1 * 1_000_000_000,
+            is_over: true,
             message: Message::default(),
         };
         self.0.push(summary.draft(at(span.1), None));
