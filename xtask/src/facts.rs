@@ -38,6 +38,8 @@ pub struct Facts {
     pub bpffs: bool,
     /// The environment with the schema of OCSF is whole.
     pub ocsf: bool,
+    /// The environment with the S3 server is whole.
+    pub moto: bool,
 }
 
 impl Facts {
@@ -66,6 +68,7 @@ impl Facts {
                 .filter(|program| find_program(program).is_none())
                 .collect(),
             ocsf: workspace::python_ready("ocsf").is_file(),
+            moto: workspace::python_ready("moto").is_file(),
             bpffs: mounts_bpffs(&std::fs::read_to_string("/proc/mounts").unwrap_or_default()),
         }
     }

@@ -107,6 +107,9 @@ pub enum Remedy {
 pub const OCSF: Remedy =
     Remedy::Python { name: "ocsf", packages: &["ocsf-json-schema==1.2.0", "jsonschema==4.26.0"] };
 
+/// The environment with a server that speaks S3.
+pub const MOTO: Remedy = Remedy::Python { name: "moto", packages: &["moto[s3,server]==5.2.5"] };
+
 impl Remedy {
     /// The environment and the words of the command.
     pub fn command(&self) -> (Vec<(String, String)>, Vec<String>) {
@@ -130,8 +133,10 @@ impl Remedy {
             Self::Bpffs => words(&format!("mount -t bpf bpf {BPFFS}")),
             Self::Python { name, packages } => {
                 let home = crate::workspace::python_dir(name).display().to_string();
+                // Brackets are the shell's own.
+                let quoted: Vec<String> = packages.iter().map(|package| format!("'{package}'")).collect();
                 let install =
-                    format!("{home}/bin/pip install --disable-pip-version-check {}", packages.join(" "));
+                    format!("{home}/bin/pip install --disable-pip-version-check {}", quoted.join(" "));
                 let ready = crate::workspace::python_ready(name).display().to_string();
                 // A half-made environment is made anew, and one that is whole says so.
                 let script = format!("python3 -m venv --clear {home} && {install} && touch {ready}");
@@ -190,6 +195,9 @@ pub fn missing(facts: &Facts, scope: Scope) -> Vec<Need> {
         }
         if !facts.ocsf {
             push(&mut needs, "the published schema of OCSF", "checking exported events in tests", OCSF);
+        }
+        if !facts.moto {
+            push(&mut needs, "a server that speaks S3", "shipping evidence in tests", MOTO);
         }
     }
     if scope >= Scope::Vm {
@@ -271,6 +279,7 @@ mod tests {
             absent_tools: Vec::new(),
             bpffs: true,
             ocsf: true,
+            moto: true,
             ..bare_debian()
         }
     }

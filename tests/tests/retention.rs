@@ -1,0 +1,129 @@
+//! Old entries shipped to an S3 server that is not ours, while the log is being written.
+
+use std::fs;
+use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::channel;
+
+use agentsec::config::LogConfig;
+use agentsec::config::log::{Destination, KeepLog, S3Config};
+use agentsec::core::Time;
+use agentsec::core::time::rfc3339;
+use agentsec::record::evidence::check::check;
+use agentsec::record::evidence::tiles::entries_in;
+use agentsec::record::evidence::{EvidenceLog, key};
+use agentsec::record::retention::{Retention, Told, accounted_for};
+use agentsec_tests::scene::LONG;
+use agentsec_tests::wait;
+use anyhow::{Context, Result, bail, ensure};
+use serde_json::json;
+
+const SECOND: u64 = 1_000_000_000;
+
+/// A server of moto's, until it is dropped.
+struct Server {
+    child: Child,
+    url: String,
+}
+
+impl Server {
+    fn start() -> Result<Self> {
+        let program = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/moto/bin/moto_server");
+        ensure!(program.exists(), "{} is missing: `cargo xtask setup` makes it", program.display());
+        // Free a moment ago; who takes it meanwhile makes the start fail, not the test pass.
+        let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port();
+        let child = Command::new(program)
+            .args(["--host", "127.0.0.1", "--port", &port.to_string()])
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()?;
+        let server = Self { child, url: format!("http://127.0.0.1:{port}") };
+        wait::until("the server", LONG, || TcpStream::connect((Ipv4Addr::LOCALHOST, port)).ok())?;
+        Ok(server)
+    }
+
+    /// What curl says to a request.
+    fn curl(&self, method: &str, path: &str) -> Result<Vec<u8>> {
+        let url = format!("{}{path}", self.url);
+        let output = Command::new("curl").args(["--silent", "--fail", "--request", method, &url]).output()?;
+        ensure!(output.status.success(), "{method} {url}: {output:?}");
+        Ok(output.stdout)
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn entry(number: u64) -> String {
+    json!({ "event_type": "DROPS", "number": number, "timestamp": rfc3339((1_700_000_000 + number) * SECOND) })
+        .to_string()
+}
+
+fn config(server: &Server, credentials: &Path) -> LogConfig {
+    let mut config = LogConfig::default();
+    config.retention.interval_ns = SECOND;
+    config.retention.keep = KeepLog { age_ns: Some(60 * SECOND), bytes: None };
+    config.retention.ship_to = Some(Destination::S3(S3Config {
+        bucket: "evidence".into(),
+        prefix: "hosts/one".into(),
+        endpoint: Some(server.url.clone()),
+        region: "us-east-1".into(),
+        credentials_file: credentials.into(),
+        ca_file: None,
+    }));
+    config
+}
+
+#[test]
+fn old_bundles_go_to_s3_while_the_log_is_written_and_what_stays_is_proved() -> Result<()> {
+    let server = Server::start()?;
+    server.curl("PUT", "/evidence")?;
+    let state = tempfile::tempdir()?;
+    let credentials = state.path().join("credentials");
+    fs::write(&credentials, "AWS_ACCESS_KEY_ID=key\nAWS_SECRET_ACCESS_KEY=secret\n")?;
+    fs::set_permissions(&credentials, fs::Permissions::from_mode(0o600))?;
+    let directory = state.path().join("log");
+    let mut log = EvidenceLog::open(&directory, "host")?.log;
+    log.append(&(0..1000).map(entry).collect::<Vec<_>>(), true)?;
+    log.publish()?;
+    let (sender, told) = channel();
+    let tell = Box::new(move |one| drop(sender.send(one)));
+    let retention = Retention::start(config(&server, &credentials), state.path(), tell)?;
+    let intent = match told.recv_timeout(LONG)? {
+        Told::Going(intent) => intent,
+        Told::Failing(error) => bail!("{error}"),
+    };
+    assert_eq!((intent.from, intent.to), (0, 768));
+    // The writer goes on; the event is one of many.
+    let draft = intent.draft(Time::default());
+    let event = json!({ "event_type": draft.kind.name(), "event_data": draft.data, "timestamp": rfc3339(9 * SECOND) });
+    let more: Vec<String> = (1000..1300).map(entry).chain([event.to_string()]).collect();
+    for batch in more.chunks(50) {
+        log.append(batch, true)?;
+        log.publish()?;
+    }
+    let gone = directory.join("tile/entries/002");
+    wait::until("the bundles' removal", LONG, || (!gone.exists()).then_some(()))?;
+    drop(retention);
+    log.close()?;
+    let report = check(log.store(), &key::read_public(&directory)?, &[])?;
+    ensure!(report.is_clean() && report.removed >= 768, "{report:?}");
+    let source = agentsec::record::evidence::EvidenceSource::new(&directory);
+    ensure!(accounted_for(&source)? >= 768);
+    // What the server has are the bundles, as another client gets them.
+    let listed = String::from_utf8(server.curl("GET", "/evidence?list-type=2")?)?;
+    let prefix = format!("hosts/one/{}", intent.origin);
+    for name in ["tile/entries/000", "tile/entries/001", "tile/entries/002", "key.pub", "checkpoint.1000"] {
+        ensure!(listed.contains(&format!("<Key>{prefix}/{name}</Key>")), "{name} in {listed}");
+    }
+    let bundle = server.curl("GET", &format!("/evidence/{prefix}/tile/entries/001"))?;
+    let entries = entries_in(&bundle).context("a bundle")?;
+    assert_eq!((entries.len(), entries[7]), (256, entry(263).as_bytes()));
+    Ok(())
+}
