@@ -33,6 +33,7 @@ pub mod neighbours;
 pub mod netns;
 pub mod scene;
 pub mod servers;
+pub mod small_disk;
 pub mod traffic;
 mod unique;
 pub mod wait;

@@ -1,50 +1,20 @@
 //! A full disk, damaged files, and callers who may not.
 
-use std::fs::{self, File, OpenOptions};
-use std::io::Write;
+use std::fs;
 use std::net::{IpAddr, Ipv4Addr};
-use std::path::{Path, PathBuf};
 
 use agentsec::record::verify;
 use agentsec_tests::daemon::{Daemon, Launch};
 use agentsec_tests::lab::Lab;
 use agentsec_tests::scene::{LONG, NAMES, Scene, config, is_trip, number};
+use agentsec_tests::small_disk::SmallDisk;
 use agentsec_tests::traffic::sweep::{self, Knock};
 use agentsec_tests::traffic::udp::UdpReceiver;
 use agentsec_tests::wait;
 use anyhow::{Context, Result};
-use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use serde_json::Value;
 
 const ANY4: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
-
-/// A very small file system over a directory.
-struct SmallDisk(PathBuf);
-
-impl SmallDisk {
-    fn over(directory: &Path) -> Result<Self> {
-        let size = Some("size=256k,mode=0700");
-        mount(Some("tmpfs"), directory, Some("tmpfs"), MsFlags::empty(), size).context("mounting a tmpfs")?;
-        Ok(Self(directory.to_owned()))
-    }
-
-    /// Fills it to its last byte.
-    fn fill(&self) -> Result<PathBuf> {
-        let path = self.0.join("filler");
-        let mut file = File::create(&path)?;
-        for size in [4096, 1] {
-            while file.write_all(&vec![0; size]).is_ok() {}
-        }
-        Ok(path)
-    }
-}
-
-impl Drop for SmallDisk {
-    fn drop(&mut self) {
-        // A destructor has nobody to tell.
-        let _ = umount2(&self.0, MntFlags::MNT_DETACH);
-    }
-}
 
 /// Makes events until one finds no room: a file's last page has some when the disk has none.
 fn use_up_the_last_page(scene: &Scene) -> Result<()> {
@@ -103,8 +73,7 @@ fn a_full_disk_stops_neither_the_trip_nor_its_record() -> Result<()> {
     fs::remove_file(filler)?;
     scene.wait_for_event("the trip, late", |event| is_trip(event, NAMES[0]))?;
     scene.daemon.wait_for_state(NAMES[0], "HALF_OPEN", LONG)?;
-    let text = fs::read_to_string(scene.daemon.paths().state().join("events.jsonl"))?;
-    assert!(text.lines().all(|line| verify(line).is_ok()), "no line is torn");
+    assert!(scene.daemon.event_lines()?.iter().all(|line| verify(line).is_ok()), "no line is torn");
     let calm = |status: &Value| {
         status["daemon"]["events"]["queued"] == 0 && status["daemon"]["alerts"] == Value::Array(Vec::new())
     };
@@ -171,21 +140,22 @@ fn commands_do_not_wait_for_ever_for_a_daemon_that_is_stopped() -> Result<()> {
 }
 
 #[test]
-fn a_torn_line_of_the_log_is_told_and_does_no_harm() -> Result<()> {
+fn a_torn_batch_of_the_log_is_told_and_does_no_harm() -> Result<()> {
     let mut scene = Scene::routed(1, &config(1))?;
     scene.daemon.kill9()?;
-    let log = scene.daemon.paths().state().join("events.jsonl");
-    let length = fs::metadata(&log)?.len();
-    OpenOptions::new().append(true).open(&log)?.write_all(b"{\"agent_id\":nul")?;
+    let wal = scene.daemon.paths().state().join("log/wal");
+    let mut bytes = fs::read(&wal)?;
+    let end = bytes.iter().rposition(|&byte| byte != 0).context("events wait there")? + 1;
+    bytes[end + 3..end + 18].copy_from_slice(b"half of a batch");
+    fs::write(&wal, bytes)?;
     scene.daemon.restart()?;
     scene.daemon.terminate()?;
-    let text = fs::read_to_string(&log)?;
-    let flawed = text.lines().filter(|line| verify(line).is_err());
-    assert_eq!(flawed.collect::<Vec<_>>(), ["{\"agent_id\":nul"], "evidence stays as it is, on its own line");
-    let events = text.lines().filter_map(|line| verify(line).ok());
-    let told: Vec<_> = events.filter(|event| event.event_data["what"] == "torn_line").collect();
+    let events = scene.daemon.events()?;
+    let told: Vec<_> = events.iter().filter(|event| event["event_data"]["what"] == "torn_batch").collect();
     assert_eq!(told.len(), 1);
-    assert_eq!((&told[0].event_data["offset"], &told[0].event_data["bytes"]), (&length.into(), &15.into()));
+    assert_eq!(number(&told[0]["event_data"]["offset"]), end as u64);
+    let said = scene.daemon.cli_ok(&["log", "verify"])?;
+    assert!(said.contains("nothing is wrong"), "{said}");
     Ok(())
 }
 

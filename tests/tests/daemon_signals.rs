@@ -203,13 +203,23 @@ fn a_refused_certificate_counts_in_every_version_of_tls_and_a_good_one_does_not(
         let world = &scene.lab.world().namespace;
         let server = requiring_certificate(world, (ANY4, 0), LONG, &ours, version)?;
         let to = scene.world(server.address().port());
-        for (what, identity, counted) in
-            [("good", Some(&good), 0), ("none", None, 1), ("foreign", Some(&stranger), 2)]
-        {
+        let visit = |identity| -> Result<(bool, u64)> {
             let fate = TlsClient::new(&ours, identity)?.visit(&scene.lab.agent(0).namespace, to, LONG)?;
-            assert_eq!(matches!(fate, Fate::Welcome { .. }), what == "good", "{what}: {fate:?}");
             let alerts = number(&scene.agent(0)?["signals"]["auth"]["tls_alert"]);
-            assert_eq!(alerts, counted, "a certificate that is {what}, {version:?}");
+            Ok((matches!(fate, Fate::Welcome { .. }), alerts))
+        };
+        assert_eq!(visit(Some(&good))?, (true, 0), "{version:?}");
+        let mut before = 0;
+        for (what, identity) in [("none", None), ("foreign", Some(&stranger))] {
+            // In TLS 1.3 a server's first flight that comes in two pieces, with the agent's word between them, hides the
+            // alert: a busy machine does that now and then.
+            let seen = (0..5)
+                .map(|_| visit(identity))
+                .find(|seen| !seen.as_ref().is_ok_and(|(_, now)| *now == before));
+            let seen =
+                seen.with_context(|| format!("a certificate that is {what} is never counted, {version:?}"))??;
+            assert_eq!(seen, (false, before + 1), "a certificate that is {what}, {version:?}");
+            before += 1;
         }
     }
     Ok(())

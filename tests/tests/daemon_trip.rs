@@ -19,9 +19,8 @@ const ANY4: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
 
 /// Every recorded line, each an intact event.
 fn verified_events(daemon: &Daemon) -> Result<Vec<Value>> {
-    let text = std::fs::read_to_string(daemon.paths().state().join("events.jsonl"))?;
-    for line in text.lines() {
-        verify(line).map_err(|flaw| anyhow::anyhow!("{flaw}: {line}"))?;
+    for line in daemon.event_lines()? {
+        verify(&line).map_err(|flaw| anyhow::anyhow!("{flaw}: {line}"))?;
     }
     daemon.events()
 }

@@ -8,7 +8,8 @@ use agentsec::core::community_id::{DEFAULT_SEED, FlowTuple};
 use agentsec::core::interaction::{FlowSummary, Message, OpenedBy, Traffic};
 use agentsec::core::{Draft, EventKind, Time};
 use agentsec::record::event::UuidV7;
-use agentsec::record::{EventSink, JsonLines, Sealer};
+use agentsec::record::evidence::{EvidenceLog, LOG_NAME};
+use agentsec::record::{EventSink, Sealer};
 use agentsec_tests::daemon::{Config, Daemon, Launch};
 use agentsec_tests::lab::Lab;
 use agentsec_tests::scene::{LONG, NAMES, Scene, config};
@@ -94,7 +95,8 @@ fn with_story() -> Result<(Lab, Daemon)> {
     let daemon = Launch::new(lab.host(), &Config::new()).prepare()?;
     let mut sealer = Sealer::new("host".into(), "boot".into(), Box::<UuidV7>::default());
     let events: Vec<_> = story()?.into_iter().map(|draft| sealer.seal(draft)).collect();
-    JsonLines::open(&daemon.paths().state().join("events.jsonl"))?.append(&events)?;
+    let mut log = EvidenceLog::open(&daemon.paths().state().join(LOG_NAME), "host")?.log;
+    EventSink::append(&mut log, &events)?;
     Ok((lab, daemon))
 }
 

@@ -34,7 +34,7 @@ const fn tool(program: &'static str, package: &'static str, purpose: &'static st
 }
 
 /// The programs that tests, demo and bench run.
-pub const TOOLS: [Tool; 13] = [
+pub const TOOLS: [Tool; 15] = [
     tool("ip", "iproute2", "namespaces and veth pairs for the tests, the demo and the bench"),
     tool("bpftool", "bpftool", "an independent look at the kernel's programs and maps in tests"),
     tool("nft", "nftables", "the firewall that the bench compares with"),
@@ -49,6 +49,12 @@ pub const TOOLS: [Tool; 13] = [
         "sqlite3",
         "sqlite3",
         "the index of events, read by another build of SQLite, and the state of an agent in tests",
+    ),
+    tool("go", "golang-go", "the reference implementation of Merkle logs and signed notes, in tests"),
+    tool(
+        "/usr/share/gocode/src/golang.org/x/mod/sumdb/tlog/tlog.go",
+        "golang-golang-x-mod-dev",
+        "the same: its source",
     ),
     tool("python3", "python3-venv", "another's check of exported events in tests"),
     tool("ps", "procps", "processes and sysctls in tests"),

@@ -35,6 +35,11 @@ pub enum Request {
         /// The answer.
         reply: Reply<Explanation>,
     },
+    /// Wait until every event so far is in the log, or refused.
+    Settle {
+        /// That it is.
+        reply: oneshot::Sender<()>,
+    },
     /// An operator's wish.
     Operate {
         /// What.

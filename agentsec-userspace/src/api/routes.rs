@@ -1,6 +1,5 @@
 //! What each path answers.
 
-use std::path::PathBuf;
 use std::time::Duration;
 
 use axum::Router;
@@ -21,18 +20,23 @@ use super::request::{
 };
 use super::time::Timestamp;
 use super::views::{AgentList, EndpointList, Explanation, Status};
+use crate::record::evidence::EvidenceSource;
+use crate::record::index::Files;
 use crate::record::query::NotAnEndpoint;
 use crate::recovery::Service;
 
 /// The most that the loop may take to answer, and a caller to send its body.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// The most that an answer waits for events that are being written.
+const SETTLING: Duration = Duration::from_secs(1);
 const BODY_BYTES: usize = 16 * 1024;
 
 /// What the handlers share.
 #[derive(Clone)]
 pub(super) struct Shared {
     pub(super) requests: mpsc::Sender<Request>,
-    pub(super) events: PathBuf,
+    pub(super) log: EvidenceSource,
+    pub(super) index: Files,
     pub(super) recovery: Option<Service>,
 }
 
@@ -97,14 +101,28 @@ impl Shared {
         self.ask(request).await?.map(Json)
     }
 
+    /// Waits until what an answer speaks of is in the log. A log that hangs is not waited for.
+    async fn settle(&self) {
+        let (reply, settled) = oneshot::channel();
+        let asked = async {
+            self.requests.send(Request::Settle { reply }).await.ok()?;
+            settled.await.ok()
+        };
+        let _ = tokio::time::timeout(SETTLING, asked).await;
+    }
+
     async fn operate(&self, operation: Operation, Caller(by): Caller) -> Answer<OperationReply> {
         operation.check()?;
-        self.try_ask(|reply| Request::Operate { operation, by, reply }).await
+        let answer = self.try_ask(|reply| Request::Operate { operation, by, reply }).await;
+        self.settle().await;
+        answer
     }
 }
 
 async fn status(State(shared): State<Shared>) -> Answer<Status> {
-    shared.ask(|reply| Request::Status { reply }).await.map(Json)
+    let status = shared.ask(|reply| Request::Status { reply }).await;
+    shared.settle().await;
+    status.map(Json)
 }
 
 async fn agents(State(shared): State<Shared>) -> Answer<AgentList> {
@@ -197,7 +215,9 @@ async fn reload(
     Caller(by): Caller,
     JsonBody(ReloadBody {}): JsonBody<ReloadBody>,
 ) -> Answer<ReloadReply> {
-    shared.try_ask(|reply| Request::Reload { by, reply }).await
+    let answer = shared.try_ask(|reply| Request::Reload { by, reply }).await;
+    shared.settle().await;
+    answer
 }
 
 /// There is nothing to say.
@@ -241,7 +261,8 @@ async fn read_events(
         endpoint: endpoint.map_err(|error: NotAnEndpoint| invalid(format!("endpoint: {error}")))?,
         limit: wanted.limit,
     };
-    let body = Body::from_stream(events(shared.events, query));
+    shared.settle().await;
+    let body = Body::from_stream(events(shared.log, shared.index, query));
     Ok(([(CONTENT_TYPE, "application/x-ndjson")], body).into_response())
 }
 

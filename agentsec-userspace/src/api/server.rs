@@ -22,6 +22,8 @@ use super::peer::{Guard, PeerFacts};
 use super::request::{Refusal, Request, RequestError, RequestErrorCode};
 use super::routes::{Caller, Shared, router};
 use super::socket;
+use crate::record::evidence::EvidenceSource;
+use crate::record::index::Files;
 
 /// Connections served at once, followers of events included.
 const CONNECTIONS: usize = 64;
@@ -44,8 +46,10 @@ pub const SOCKET_NAME: &str = "agentsec.sock";
 pub struct ServerOptions {
     /// Where to listen; the directory is made if need be.
     pub socket: PathBuf,
-    /// The events file that `/v1/events` reads; it need not exist yet.
-    pub events: PathBuf,
+    /// The log that `/v1/events` reads; it need not exist yet.
+    pub log: EvidenceSource,
+    /// The index over it.
+    pub index: Files,
     /// Who may speak.
     pub guard: Guard,
     /// The daemon's loop.
@@ -69,7 +73,8 @@ impl Server {
         let acceptor = Acceptor {
             router: router(Shared {
                 requests: options.requests.clone(),
-                events: options.events,
+                log: options.log,
+                index: options.index,
                 recovery: options.recovery,
             }),
             guard: options.guard,

@@ -1,10 +1,12 @@
 //! Server and client, over a real socket, with a task that plays the daemon's loop.
 
-use std::fs;
 use std::path::Path;
 
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+use crate::record::evidence::{EvidenceLog, EvidenceSource};
+use crate::record::index::Files;
 
 use super::*;
 use crate::api::client::{Client, ClientError, escaped};
@@ -27,7 +29,8 @@ fn fixture(guard: Guard) -> Fixture {
     tokio::spawn(fake_loop(inbox, seen_by_loop));
     let server = Server::spawn(ServerOptions {
         socket: run.path().join(SOCKET_NAME),
-        events: run.path().join("events.jsonl"),
+        log: EvidenceSource::in_state(run.path()),
+        index: Files::in_state(run.path()),
         guard,
         requests,
         recovery: None,
@@ -44,6 +47,7 @@ async fn fake_loop(mut inbox: mpsc::Receiver<Request>, seen: mpsc::UnboundedSend
     while let Some(request) = inbox.recv().await {
         match request {
             Request::Status { reply } => reply.send(one_agent()).unwrap(),
+            Request::Settle { reply } => reply.send(()).unwrap(),
             Request::Endpoints { agent, reply } => {
                 reply.send(Ok(EndpointList { agent, ..EndpointList::default() })).unwrap();
             }
@@ -190,8 +194,8 @@ async fn a_head_that_does_not_come_is_not_waited_for() {
 #[tokio::test]
 async fn events_stream_and_end_with_the_server() {
     let fixture = open_fixture();
-    let path = fixture.run.path().join("events.jsonl");
-    fs::write(&path, "{\"event_type\":\"A\",\"agent_id\":\"a b\"}\n{\"event_type\":\"B\"}\n").unwrap();
+    let mut log = EvidenceLog::open(&fixture.run.path().join("log"), "host").unwrap().log;
+    log.append(&["{\"event_type\":\"A\",\"agent_id\":\"a b\"}", "{\"event_type\":\"B\"}"], true).unwrap();
     let all = collect(&fixture.client, "/v1/events").await.unwrap();
     assert_eq!(all.lines().count(), 2);
     let chosen = format!("/v1/events?agent={}&type=A,C", escaped("a b"));

@@ -10,7 +10,8 @@ use super::{Context, Outcome};
 use crate::api::Timestamp;
 use crate::api::client::escaped;
 use crate::api::event_log::{EndpointFilter, EventQuery, events};
-use crate::daemon::EVENTS_NAME;
+use crate::record::evidence::EvidenceSource;
+use crate::record::index::Files;
 use futures::StreamExt as _;
 
 #[derive(Debug, Default, clap::Args)]
@@ -47,7 +48,9 @@ pub(super) struct Args {
 impl Args {
     pub(super) async fn run(self, context: &Context) -> Outcome {
         if self.offline {
-            let mut pieces = std::pin::pin!(events(context.global.state_dir.join(EVENTS_NAME), self.query()));
+            let state = &context.global.state_dir;
+            let mut pieces =
+                std::pin::pin!(events(EvidenceSource::in_state(state), Files::in_state(state), self.query()));
             while let Some(piece) = pieces.next().await {
                 show(
                     context,

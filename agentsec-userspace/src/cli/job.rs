@@ -1,9 +1,9 @@
 //! Following a job of the daemon's to its end, with its progress on a terminal.
 
-use std::io::{self, IsTerminal, Write};
 use std::time::Duration;
 
 use super::error::CliError;
+use super::progress::Line;
 use super::style::harmless;
 use super::units::bytes;
 use super::{Context, exit::Exit};
@@ -18,7 +18,7 @@ const LOOK: Duration = Duration::from_millis(100);
 ///
 /// When it failed, or the daemon went away.
 pub(super) async fn follow(context: &Context, mut job: Job) -> Result<Job, CliError> {
-    let mut line = Line { shown: !context.output.json && io::stderr().is_terminal(), said: String::new() };
+    let mut line = Line::of(context);
     while job.standing == Standing::Running {
         line.show(&describe(&job));
         tokio::time::sleep(LOOK).await;
@@ -41,23 +41,6 @@ fn describe(job: &Job) -> String {
             bytes(job.all_bytes)
         ),
         None => harmless(&job.message),
-    }
-}
-
-/// One line of a terminal that is written again and again.
-struct Line {
-    shown: bool,
-    said: String,
-}
-
-impl Line {
-    fn show(&mut self, text: &str) {
-        if self.shown && self.said != text {
-            // If it cannot be written there is nobody to see it.
-            let _ = write!(io::stderr().lock(), "\r\x1b[K{text}");
-            let _ = io::stderr().flush();
-            self.said = text.to_owned();
-        }
     }
 }
 

@@ -17,6 +17,7 @@ mod job;
 mod log;
 mod operate;
 mod output;
+mod progress;
 mod quarantine;
 mod recover;
 mod release;

@@ -37,7 +37,7 @@ pub use daemon::DaemonConfig;
 pub use digest::SourceDigest;
 pub use error::{Errors, Problem};
 pub use follow::Follow;
-pub use log::LogConfig;
+pub use log::{DeadLettersConfig, LogConfig};
 pub use lookup::Match;
 pub use prefix::Prefix;
 pub use profile::ProfileConfig;
@@ -72,7 +72,7 @@ pub struct Config {
     pub agents: BTreeMap<String, AgentConfig>,
     /// Where snapshots are kept.
     pub recovery: RecoveryConfig,
-    /// Where the log is anchored, and how much of it stays.
+    /// The forensic log.
     pub log: LogConfig,
     /// The files that all of it was read from.
     pub sources: Vec<SourceDigest>,

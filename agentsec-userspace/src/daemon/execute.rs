@@ -4,7 +4,8 @@ use agentsec_common::gate::state_in_force;
 use agentsec_common::policy::State;
 
 use crate::clock;
-use crate::core::{Command, Done, Draft, Input, Refusal, Time};
+use crate::core::{Command, Done, Draft, Input, Refusal, Time, TripRef};
+use crate::record::writer::Told as Written;
 
 use super::Daemon;
 
@@ -24,12 +25,12 @@ impl Daemon {
                     // Consecutive events are written together; anything else waits for them.
                     Command::Record(draft) => drafts.push(draft),
                     other => {
-                        inputs.extend(self.write(now, std::mem::take(&mut drafts)));
+                        inputs.extend(self.write(std::mem::take(&mut drafts)));
                         self.carry_out(other, &mut answers);
                     }
                 }
             }
-            inputs.extend(self.write(now, drafts));
+            inputs.extend(self.write(drafts));
         }
         answers
     }
@@ -56,53 +57,45 @@ impl Daemon {
         }
     }
 
-    /// Writes events; what the core has to hear of it.
-    fn write(&mut self, now: Time, drafts: Vec<Draft>) -> Vec<Input> {
+    /// Hands events to the log; what the core has to hear of it now.
+    fn write(&mut self, drafts: Vec<Draft>) -> Vec<Input> {
         if drafts.is_empty() {
             return Vec::new();
         }
-        self.outcome(now, drafts)
+        let refused = self.log.write(drafts);
+        refused
+            .into_iter()
+            .map(|trip| Input::RecordFailed { slot: trip.slot, trip_seq: trip.trip_seq })
+            .collect()
     }
 
     /// Records one event that the core did not make.
     pub(super) fn record(&mut self, now: Time, draft: Draft) {
-        for input in self.outcome(now, vec![draft]) {
+        for input in self.write(vec![draft]) {
             self.handle(now, input);
         }
     }
 
-    /// Tries again to write what waits.
-    pub(super) fn flush(&mut self, now: Time) {
-        if self.journal.waiting() == 0 && self.journal.lost() == 0 {
-            return;
+    /// What the log says of events that it was handed.
+    pub(super) fn hear_log(&mut self, written: Written) {
+        match written {
+            Written::Recorded(trips) => {
+                let now = clock::now();
+                for TripRef { slot, trip_seq } in trips {
+                    self.handle(now, Input::Recorded { slot, trip_seq });
+                }
+            }
+            Written::Refuses(error) => {
+                let error = anyhow::Error::new(error).context("the log takes none; they wait");
+                self.complain("events", &error);
+            }
+            Written::Unpublished(error) => {
+                let error =
+                    anyhow::Error::new(error).context("they are kept, in no tile and under no signature yet");
+                self.complain("events", &error);
+            }
+            Written::Fine => self.alerts.retain(|alert| !alert.starts_with("events:")),
         }
-        for input in self.outcome(now, Vec::new()) {
-            self.handle(now, input);
-        }
-    }
-
-    fn outcome(&mut self, now: Time, drafts: Vec<Draft>) -> Vec<Input> {
-        let waiting = self.journal.waiting() as u64 + drafts.len() as u64;
-        let outcome = self.journal.write(now, drafts);
-        let refused = outcome.refused.len() as u64;
-        self.events_written += waiting.saturating_sub(self.journal.waiting() as u64 + refused);
-        if let Some(error) = outcome.error {
-            self.complain(
-                "events",
-                &anyhow::Error::new(error).context("the log takes none; they wait in memory"),
-            );
-        } else if outcome.durable {
-            self.alerts.retain(|alert| !alert.starts_with("events:"));
-        }
-        let recorded = outcome
-            .recorded
-            .into_iter()
-            .map(|trip| Input::Recorded { slot: trip.slot, trip_seq: trip.trip_seq });
-        let failed = outcome
-            .refused
-            .into_iter()
-            .map(|trip| Input::RecordFailed { slot: trip.slot, trip_seq: trip.trip_seq });
-        recorded.chain(failed).collect()
     }
 
     /// Saves every breaker's details, if they have changed. What fails is tried again with the next turn.

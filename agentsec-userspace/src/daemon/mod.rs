@@ -41,7 +41,9 @@ use crate::config::Config;
 use crate::core::recent::Recent;
 use crate::core::{Draft, Engine, EventKind, Input, Time};
 use crate::kernel::Kernel;
-use crate::record::{Journal, JsonLines, index};
+use crate::record::evidence::EvidenceSource;
+use crate::record::writer::Told as Written;
+use crate::record::{Writer, index};
 use crate::recovery::{Service, Told};
 
 use agents::Row;
@@ -52,9 +54,6 @@ use networks::Networks;
 use roster::Roster;
 use samples::Samples;
 use state::StateFile;
-
-/// Name of the events file in the state directory.
-pub const EVENTS_NAME: &str = "events.jsonl";
 
 /// How often filters are looked for whose removal the bell may have missed, nanoseconds.
 const REPAIR_NS: u64 = 5_000_000_000;
@@ -72,11 +71,10 @@ struct Daemon {
     started: Time,
     kernel: Kernel,
     engine: Engine,
-    journal: Journal<JsonLines>,
+    log: Writer,
     state: StateFile,
     roster: Roster,
     rows: BTreeMap<String, Row>,
-    events_written: u64,
     alerts: Vec<String>,
     cgroups: Cgroups,
     networks: Networks,
@@ -108,11 +106,11 @@ pub fn run(options: RunOptions, config: Config) -> Result<()> {
         // The bells first: what appears while we start rings.
         let bells = Bells::new(&config)?;
         let (requests, inbox) = mpsc::channel(64);
-        let mut daemon = Daemon::start(options, config)?;
+        let (mut daemon, written) = Daemon::start(options, config)?;
         let told = daemon.start_recovery();
         let drafts = daemon.start_outside();
         let server = daemon.serve(requests)?;
-        let stopped = daemon.work(bells, inbox, told, drafts).await;
+        let stopped = daemon.work(bells, inbox, told, drafts, written).await;
         server.stop().await;
         daemon.stop();
         stopped
@@ -137,6 +135,7 @@ impl Daemon {
         mut inbox: mpsc::Receiver<Request>,
         mut told: mpsc::UnboundedReceiver<Told>,
         mut drafts: mpsc::UnboundedReceiver<Draft>,
+        mut written: mpsc::UnboundedReceiver<Written>,
     ) -> Result<()> {
         let mut terminate = signal(SignalKind::terminate()).context("listening for SIGTERM")?;
         let mut interrupt = signal(SignalKind::interrupt()).context("listening for SIGINT")?;
@@ -160,6 +159,7 @@ impl Daemon {
                     tokio::task::yield_now().await;
                     self.answer_waiting(&mut inbox);
                 }
+                Some(written) = written.recv() => self.hear_log(written),
                 request = inbox.recv() => match request {
                     Some(request) => self.answer(request),
                     None => return Ok(()),
@@ -215,7 +215,6 @@ impl Daemon {
         let observations = self.observe_all(now);
         self.keep_times(now, &observations);
         self.handle(now, Input::Observed(observations));
-        self.flush(now);
         if now.mono_ns >= self.next_reclaim_ns {
             self.next_reclaim_ns = now.mono_ns + 1_000_000_000;
             // A profile that nobody has now may be that of the next agent that a pattern adopts.
@@ -280,9 +279,11 @@ impl Daemon {
         let now = clock::now();
         let data = json!({ "enforcement": "stays in place", "pin_path": self.options.pin_path });
         self.record(now, Draft::daemon(now, EventKind::DaemonStopped, data));
-        self.flush(now);
         self.state.touch();
         self.save();
+        if !self.log.close() {
+            eprintln!("agentsec: the log could not be ended in time; its next writer takes up what it finds");
+        }
     }
 
     /// Something failed that the daemon lives with: operators see it in `status` and in the daemon's log.
@@ -306,7 +307,8 @@ impl Daemon {
         let guard = Guard::of_this_process().context("finding this process's namespaces")?;
         Server::spawn(ServerOptions {
             socket: self.options.run_dir.join(SOCKET_NAME),
-            events: self.options.state_dir.join(EVENTS_NAME),
+            log: EvidenceSource::in_state(&self.options.state_dir),
+            index: index::Files::in_state(&self.options.state_dir),
             guard,
             requests,
             recovery: self.recovery.clone(),

@@ -12,15 +12,14 @@ use crate::kernel::cgroups::Tree;
 use crate::recovery::service::Paths;
 use crate::recovery::{AgentNow, Service, Told, World};
 
+use super::Daemon;
 use super::roster::Member;
-use super::{Daemon, EVENTS_NAME};
 
 impl Daemon {
     /// Starts recovery beside the loop. Containment does not depend on it: what fails is told.
     pub(super) fn start_recovery(&mut self) -> mpsc::UnboundedReceiver<Told> {
         let paths = Paths {
             state_dir: self.options.state_dir.clone(),
-            events: self.options.state_dir.join(EVENTS_NAME),
             cgroups: Tree::find().ok().map(|tree| tree.mount().to_owned()),
         };
         match Service::start(paths, self.world(clock::now())) {

@@ -8,17 +8,21 @@ use std::path::Path;
 use agentsec_common::gate::state_in_force;
 use agentsec_common::policy::State;
 use anyhow::{Context, Result};
-use serde_json::json;
+use serde_json::{Value, json};
+use tokio::sync::mpsc;
 
 use crate::clock;
 use crate::config::Config;
 use crate::core::{Draft, Engine, EventKind};
 use crate::kernel::pins::Pins;
 use crate::kernel::{Capacities, Kernel};
-use crate::record::entries::JsonLinesSource;
+use crate::record::dead_letters::DeadLetters;
+use crate::record::entries::EventSource;
 use crate::record::event::UuidV7;
+use crate::record::evidence::{EvidenceLog, EvidenceSource, LOG_NAME};
 use crate::record::index::{Files, Keeper};
-use crate::record::{Journal, JsonLines, Sealer};
+use crate::record::writer::Told as Written;
+use crate::record::{Journal, Sealer, Writer};
 
 use super::attach::cgroups::Cgroups;
 use super::flows::Flows;
@@ -26,7 +30,7 @@ use super::networks::Networks;
 use super::reload::install_profiles;
 use super::roster::Roster;
 use super::state::StateFile;
-use super::{Daemon, EVENTS_NAME, RunOptions};
+use super::{Daemon, RunOptions};
 
 impl Daemon {
     /// Loads or takes over, and puts the configuration into force.
@@ -34,7 +38,10 @@ impl Daemon {
     /// # Errors
     ///
     /// When something needed cannot be had; what was in force stays in force.
-    pub(super) fn start(options: RunOptions, config: Config) -> Result<Self> {
+    pub(super) fn start(
+        options: RunOptions,
+        config: Config,
+    ) -> Result<(Self, mpsc::UnboundedReceiver<Written>)> {
         make_directory(&options.state_dir)?;
         let boot_id = clock::boot_id();
         let started = clock::now();
@@ -42,18 +49,18 @@ impl Daemon {
         // The pins' lock also keeps a second daemon from the files.
         let mut kernel = Kernel::open(&pins, &capacities(&config))?;
         let state = StateFile::open(&options.state_dir)?;
-        let log = JsonLines::open(&options.state_dir.join(EVENTS_NAME))
-            .with_context(|| format!("cannot open the events in {}", options.state_dir.display()))?;
-        let sealer = Sealer::new(host_name(), boot_id.clone(), Box::<UuidV7>::default());
+        let log = open_log(&options.state_dir, &config, &boot_id)
+            .with_context(|| format!("cannot open the log in {}", options.state_dir.display()))?;
+        let amiss = log.amiss;
+        let (log, written) = Writer::start(log.journal, clock::now).context("starting the log's thread")?;
         let rows = install_profiles(&mut kernel, &config, None)?;
         let taken = kernel.links.take_over()?;
         let mut daemon = Self {
             engine: Engine::new(config.guard),
-            journal: Journal::new(log, sealer, started),
+            log,
             state,
             roster: Roster::default(),
             rows,
-            events_written: 0,
             alerts: Vec::new(),
             cgroups: Cgroups::default(),
             networks: Networks::default(),
@@ -73,6 +80,9 @@ impl Daemon {
             started,
             kernel,
         };
+        for data in amiss {
+            daemon.record(started, Draft::daemon(started, EventKind::Loss, data));
+        }
         daemon.say_started();
         daemon.say_loaded("start");
         daemon.adopt_pinned()?;
@@ -81,7 +91,7 @@ impl Daemon {
         daemon.reconcile();
         daemon.tick();
         daemon.save();
-        Ok(daemon)
+        Ok((daemon, written))
     }
 
     fn say_started(&mut self) {
@@ -128,8 +138,28 @@ impl Daemon {
 }
 
 fn keep_index(state_dir: &Path) -> Option<Keeper> {
-    let source = JsonLinesSource::new(&state_dir.join(EVENTS_NAME));
-    Keeper::start(Files::in_state(state_dir), Box::new(source)).ok()
+    Keeper::start(Files::in_state(state_dir), Box::new(EvidenceSource::in_state(state_dir))).ok()
+}
+
+/// The log, and what was found amiss in it.
+struct Log {
+    journal: Journal<EvidenceLog>,
+    amiss: Vec<Value>,
+}
+
+fn open_log(state_dir: &Path, config: &Config, boot_id: &str) -> Result<Log> {
+    let opened = EvidenceLog::open(&state_dir.join(LOG_NAME), &host_name())?;
+    let dead_letters = config.log.dead_letters.as_ref().map(|second| {
+        let recent = |count: u64| {
+            let source = EvidenceSource::in_state(state_dir);
+            let first = source.size()?.saturating_sub(count);
+            source.entries_from(first)?.map(|entry| entry.map(|(_, line)| line)).collect()
+        };
+        DeadLetters::open(&second.directory, second.most_bytes, recent).context("log.dead_letters")
+    });
+    let sealer = Sealer::new(host_name(), boot_id.to_owned(), Box::<UuidV7>::default());
+    let journal = Journal::new(opened.log, sealer, dead_letters.transpose()?);
+    Ok(Log { journal, amiss: opened.amiss })
 }
 
 fn capacities(config: &Config) -> Capacities {

@@ -17,6 +17,7 @@ use crate::clock;
 use crate::core::view::{AgentView, TrafficView};
 use crate::core::{Draft, EventKind, Input, Place, Time, tripped};
 use crate::kernel::hook::Hook;
+use crate::record::writer::Counts;
 
 use super::Daemon;
 use super::roster::{Key, Member, Progress, Seat};
@@ -30,6 +31,9 @@ impl Daemon {
             Request::Explain { agent, reply } => drop(reply.send(self.explain(&agent))),
             Request::Operate { operation, by, reply } => drop(reply.send(self.operate(operation, by))),
             Request::Reload { by, reply } => drop(reply.send(self.reload(&by))),
+            Request::Settle { reply } => self.log.after(move || {
+                let _ = reply.send(());
+            }),
             Request::Refused(refusal) => self.refused(&refusal),
         }
     }
@@ -92,6 +96,11 @@ impl Daemon {
         })
     }
 
+    fn event_counts(&self) -> EventCounts {
+        let Counts { written, queued, lost } = self.log.counts();
+        EventCounts { written, queued, lost }
+    }
+
     fn daemon_status(&mut self, now: Time, agents: &[AgentStatus]) -> DaemonStatus {
         let strays = self.kernel.collector.strays().map(StrayPackets::from).unwrap_or_default();
         let mut status = DaemonStatus {
@@ -105,11 +114,7 @@ impl Daemon {
             pin_path: self.options.pin_path.display().to_string(),
             kernel: std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default().trim().into(),
             strays,
-            events: EventCounts {
-                written: self.events_written,
-                queued: self.journal.waiting() as u64,
-                lost: self.journal.lost(),
-            },
+            events: self.event_counts(),
             samples_read: self.samples.read,
             samples_cut: self.samples.cut,
             alerts: self.alerts.clone(),

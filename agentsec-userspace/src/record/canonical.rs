@@ -1,7 +1,7 @@
 //! JSON in one form only, so that a hash over it means the document and not its spelling.
 //!
-//! RFC 8785: keys sorted by UTF-16 code units, no white space, the shortest spelling of strings and numbers. One
-//! difference: integers of more than 53 bits are written in full instead of being rounded to a double.
+//! RFC 8785: keys sorted by UTF-16 code units, no white space, the shortest spelling of strings and numbers. Numbers
+//! mean doubles there, so an integer that a double cannot hold is written as a string of its digits, as RFC 7493 has it.
 
 use serde_json::{Number, Value};
 use std::fmt::Write;
@@ -44,8 +44,13 @@ fn write_value(out: &mut String, value: &Value) {
     }
 }
 
+/// From here on not every integer is a double.
+const INEXACT: u64 = 1 << 53;
+
 fn write_number(out: &mut String, number: &Number) {
     let written = match (number.as_u64(), number.as_i64(), number.as_f64()) {
+        (Some(integer), _, _) if integer >= INEXACT => write!(out, "\"{integer}\""),
+        (_, Some(integer), _) if integer.unsigned_abs() >= INEXACT => write!(out, "\"{integer}\""),
         (Some(integer), _, _) => write!(out, "{integer}"),
         (_, Some(integer), _) => write!(out, "{integer}"),
         (_, _, Some(float)) => write_float(out, float),
@@ -117,7 +122,7 @@ mod tests {
             to_string(&json!({"\u{fb33}": 1, "\u{1f600}": 2, "a": 3})),
             "{\"a\":3,\"\u{1f600}\":2,\"\u{fb33}\":1}"
         );
-        assert_eq!(to_string(&json!([{}, [], 1.0, -0.0, u64::MAX])), "[{},[],1,0,18446744073709551615]");
+        assert_eq!(to_string(&json!([{}, [], 1.0, -0.0, u64::MAX])), r#"[{},[],1,0,"18446744073709551615"]"#);
     }
 
     proptest! {

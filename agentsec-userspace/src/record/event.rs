@@ -1,10 +1,11 @@
 //! The event document.
 
 use super::canonical;
+use super::evidence::tiles::ENTRY_BYTES;
 use crate::core::draft::{Draft, EventKind};
 use crate::core::time::rfc3339;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use std::fmt;
 use uuid::{ContextV7, Timestamp, Uuid};
@@ -17,7 +18,8 @@ pub struct Event {
     pub event_id: String,
     /// RFC 3339 in UTC with nanoseconds.
     pub timestamp: String,
-    /// The same moment on the monotonic clock of the boot.
+    /// The same moment on the monotonic clock of the boot. From 2^53 on (104 days) it is written as a string.
+    #[serde(deserialize_with = "exact")]
     pub monotonic_ns: u64,
     /// Names the boot.
     pub boot_id: String,
@@ -49,6 +51,39 @@ impl Event {
     fn hash(&self) -> String {
         hash_without_itself(self.to_value())
     }
+}
+
+/// An integer that is written as a number, or as a string when a double cannot hold it.
+pub(crate) fn exact<'de, D: serde::Deserializer<'de>>(from: D) -> Result<u64, D::Error> {
+    match Value::deserialize(from)? {
+        Value::Number(number) => number.as_u64(),
+        Value::String(digits) => digits.parse().ok(),
+        _ => None,
+    }
+    .ok_or_else(|| serde::de::Error::custom("it is not a whole number"))
+}
+
+/// The most of data that is too long for an entry that stays in it.
+const BEGINNING_BYTES: usize = 4096;
+
+/// What takes the place of data that is too long for an entry: how it began, and by what to know the whole.
+fn cut_down(data: &Value) -> Value {
+    let text = canonical::to_string(data);
+    let mut beginning = BEGINNING_BYTES.min(text.len());
+    while !text.is_char_boundary(beginning) {
+        beginning -= 1;
+    }
+    let digest: String = Sha256::digest(text.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect();
+    let mut cut = json!({ "cut": { "bytes": text.len(), "sha256": digest, "beginning": text[..beginning] } });
+    // What makes an event findable stays where it is looked for.
+    for (name, value) in data.as_object().into_iter().flatten() {
+        let is_short =
+            !(value.is_array() || value.is_object()) && value.as_str().is_none_or(|text| text.len() <= 128);
+        if is_short && name.len() <= 64 && cut.as_object().is_some_and(|cut| cut.len() < 16) {
+            cut[name] = value.clone();
+        }
+    }
+    cut
 }
 
 fn hash_without_itself(mut document: Value) -> String {
@@ -124,7 +159,7 @@ impl Sealer {
         Self { host, boot_id, ids }
     }
 
-    /// The event of `draft`.
+    /// The event of `draft`; of data that no entry of the log can hold, the beginning and the hash.
     #[must_use]
     pub fn seal(&mut self, draft: Draft) -> Event {
         let Draft { at, agent_id, kind, data, correlation_id, trip: _ } = draft;
@@ -141,6 +176,10 @@ impl Sealer {
             integrity_hash: String::new(),
         };
         event.integrity_hash = event.hash();
+        if event.to_line().len() > ENTRY_BYTES {
+            event.event_data = cut_down(&event.event_data);
+            event.integrity_hash = event.hash();
+        }
         event
     }
 }
@@ -149,7 +188,6 @@ impl Sealer {
 pub(super) mod tests {
     use super::*;
     use crate::core::time::Time;
-    use serde_json::json;
 
     /// Ids that tests can predict.
     #[derive(Default)]
@@ -217,5 +255,27 @@ pub(super) mod tests {
         let made: Vec<Uuid> = (0..1000u64).map(|n| ids.next(1_700_000_000_000_000_000 + n / 10)).collect();
         assert!(made.is_sorted() && made.windows(2).all(|two| two[0] != two[1]));
         assert_eq!(made[0].get_version_num(), 7);
+        // A clock that steps back makes none twice.
+        let mut again: Vec<Uuid> =
+            (0..1000u64).map(|n| ids.next(1_700_000_000_000_000_000 - n * 3_600_000_000_000)).collect();
+        again.extend(&made);
+        again.sort();
+        assert!(again.windows(2).all(|two| two[0] != two[1]));
+    }
+
+    #[test]
+    fn data_that_no_entry_can_hold_is_cut_and_what_makes_it_findable_stays() {
+        let long = json!({ "text": "\u{1}".repeat(70_000), "what": "a report", "community_id": "1:x", "list": [1, 2] });
+        let at = Time { mono_ns: (1 << 53) + 1, wall_ns: 1_700_000_000_000_000_000 };
+        let line = sealer().seal(Draft::daemon(at, EventKind::Alert, long.clone())).to_line();
+        assert!(line.len() <= ENTRY_BYTES, "{}", line.len());
+        let event = verify(&line).unwrap();
+        assert!(line.contains("\"monotonic_ns\":\"9007199254740993\""), "{line}");
+        assert_eq!(event.monotonic_ns, (1 << 53) + 1);
+        let data = &event.event_data;
+        assert_eq!((&data["what"], &data["community_id"]), (&"a report".into(), &"1:x".into()));
+        let whole = canonical::to_string(&long);
+        assert_eq!(data["cut"]["bytes"], whole.len());
+        assert!(whole.starts_with(data["cut"]["beginning"].as_str().unwrap()));
     }
 }

@@ -1,14 +1,16 @@
 //! Between the core and the log: seals events and keeps them while the log takes none.
+//!
+//! While the log refuses, events wait in memory or, if there is a second path, in a file there, which survives a crash.
+//! Either way they go into the log in their order once it takes them again, and behind them the record of the gap.
 
+use super::dead_letters::DeadLetters;
 use super::event::{Event, Sealer};
-use super::log::{EventSink, SinkError};
+use super::sink::{EventSink, SinkError};
 use crate::core::draft::{Draft, EventKind, TripRef};
-use crate::core::time::Time;
+use crate::core::time::{Time, rfc3339};
 use serde_json::json;
 use std::collections::VecDeque;
 
-/// Most events that wait in memory.
-pub const QUEUE_EVENTS: usize = 10_000;
 /// Events per write.
 const BATCH_EVENTS: usize = 1024;
 const FIRST_RETRY_NS: u64 = 100_000_000;
@@ -19,12 +21,20 @@ const LAST_RETRY_NS: u64 = 5_000_000_000;
 pub struct Outcome {
     /// Nothing waits: every event so far is in the log.
     pub durable: bool,
-    /// Trips whose events are on the disk now; tell the core `Recorded`.
+    /// Trips whose events are on a disk now; tell the core `Recorded`.
     pub recorded: Vec<TripRef>,
-    /// Trips whose events found no room even in memory; tell the core `RecordFailed`.
-    pub refused: Vec<TripRef>,
+    /// Events that are in the log or on the second path since the last time.
+    pub written: u64,
     /// Why events wait, when the log has just refused them.
     pub error: Option<SinkError>,
+}
+
+/// A time in which the log took nothing.
+#[derive(Clone, Debug)]
+struct Outage {
+    since: Time,
+    error: SinkError,
+    delayed: u64,
 }
 
 /// Writes events.
@@ -32,70 +42,64 @@ pub struct Journal<S> {
     sink: S,
     sealer: Sealer,
     queue: VecDeque<(Event, Option<TripRef>)>,
-    capacity: usize,
-    /// Events that found no room, not yet told.
-    lost: u64,
+    dead_letters: Option<DeadLetters>,
+    outage: Option<Outage>,
     retry_at_ns: u64,
     retry_after_ns: u64,
 }
 
 impl<S: EventSink> Journal<S> {
-    /// A journal over `sink`. A line that a crash has torn there becomes the first event.
-    pub fn new(sink: S, sealer: Sealer, now: Time) -> Self {
-        Self::with_capacity(sink, sealer, now, QUEUE_EVENTS)
-    }
-
-    /// A journal that keeps at most `capacity` events in memory.
-    pub fn with_capacity(sink: S, mut sealer: Sealer, now: Time, capacity: usize) -> Self {
-        let mut queue = VecDeque::new();
-        if let Some(torn) = sink.torn_tail().filter(|torn| !torn.intact) {
-            let data = json!({ "what": "torn_line", "offset": torn.offset, "bytes": torn.bytes });
-            queue.push_back((sealer.seal(Draft::daemon(now, EventKind::Loss, data)), None));
+    /// A journal over `sink`; what waits in `dead_letters` goes there first.
+    pub fn new(sink: S, sealer: Sealer, dead_letters: Option<DeadLetters>) -> Self {
+        Self {
+            sink,
+            sealer,
+            queue: VecDeque::new(),
+            dead_letters,
+            outage: None,
+            retry_at_ns: 0,
+            retry_after_ns: FIRST_RETRY_NS,
         }
-        Self { sink, sealer, queue, capacity, lost: 0, retry_at_ns: 0, retry_after_ns: FIRST_RETRY_NS }
     }
 
-    /// Writes `drafts` after what waits already. With none it only tries again, which it should with each tick.
-    pub fn write(&mut self, now: Time, drafts: Vec<Draft>) -> Outcome {
-        let mut outcome = Outcome::default();
+    /// The log.
+    pub fn sink(&mut self) -> &mut S {
+        &mut self.sink
+    }
+
+    /// Writes `drafts` after what waits already. With none it only tries again, which it should when it is time to.
+    /// `lost` is what found no room before it came here, since the last time: it is told once there is room.
+    pub fn write(&mut self, now: Time, drafts: Vec<Draft>, lost: u64) -> Outcome {
         for draft in drafts {
-            // The oldest events are kept: they tell how it began.
-            if self.queue.len() >= self.capacity {
-                self.lost += 1;
-                outcome.refused.extend(draft.trip);
-                continue;
-            }
             let trip = draft.trip;
             self.queue.push_back((self.sealer.seal(draft), trip));
         }
-        if now.mono_ns >= self.retry_at_ns {
-            self.flush(now, &mut outcome);
+        if lost > 0 {
+            self.tell(Draft::daemon(now, EventKind::Loss, json!({ "what": "events", "events_lost": lost })));
         }
-        outcome.durable = self.queue.is_empty();
+        let mut outcome = Outcome::default();
+        let mut error = None;
+        if now.mono_ns >= self.retry_at_ns {
+            error = self.flush(now, &mut outcome).err();
+        }
+        if let Some(error) = error {
+            self.begin_outage(now, &error);
+            self.retry_at_ns = now.mono_ns.saturating_add(self.retry_after_ns);
+            self.retry_after_ns = (self.retry_after_ns * 2).min(LAST_RETRY_NS);
+            outcome.error = Some(error);
+        }
+        if self.outage.is_some() {
+            self.put_aside(&mut outcome);
+        }
+        outcome.durable = self.outage.is_none() && self.queue.is_empty();
         outcome
     }
 
-    fn flush(&mut self, now: Time, outcome: &mut Outcome) {
-        loop {
-            if self.queue.is_empty() && self.lost > 0 {
-                let data = json!({ "what": "events", "events_lost": self.lost });
-                self.queue.push_back((self.sealer.seal(Draft::daemon(now, EventKind::Loss, data)), None));
-                self.lost = 0;
-            }
-            let batch: Vec<Event> =
-                self.queue.iter().take(BATCH_EVENTS).map(|(event, _)| event.clone()).collect();
-            if batch.is_empty() {
-                return;
-            }
-            if let Err(error) = self.sink.append(&batch) {
-                outcome.error = Some(error);
-                self.retry_at_ns = now.mono_ns.saturating_add(self.retry_after_ns);
-                self.retry_after_ns = (self.retry_after_ns * 2).min(LAST_RETRY_NS);
-                return;
-            }
-            self.retry_after_ns = FIRST_RETRY_NS;
-            outcome.recorded.extend(self.queue.drain(..batch.len()).filter_map(|(_, trip)| trip));
-        }
+    /// When to try again, if something waits.
+    #[must_use]
+    pub fn retry_at_ns(&self) -> Option<u64> {
+        let waits = !self.queue.is_empty() || self.outage.is_some();
+        waits.then_some(self.retry_at_ns)
     }
 
     /// Events that wait in memory.
@@ -104,9 +108,75 @@ impl<S: EventSink> Journal<S> {
         self.queue.len()
     }
 
-    /// Events that found no room since the latest event that says so.
-    #[must_use]
-    pub fn lost(&self) -> u64 {
-        self.lost
+    fn tell(&mut self, draft: Draft) {
+        self.queue.push_back((self.sealer.seal(draft), None));
+    }
+
+    /// Everything that waits goes into the log.
+    fn flush(&mut self, now: Time, outcome: &mut Outcome) -> Result<(), SinkError> {
+        if let Some(letters) = &mut self.dead_letters {
+            let sink = &mut self.sink;
+            letters.deliver(BATCH_EVENTS, |batch| sink.append(batch))?;
+        }
+        self.drain(outcome)?;
+        if let Some(outage) = self.outage.take() {
+            self.tell(outage.ended(now));
+            // The gap's own record may find the disk full again.
+            if let Err(error) = self.drain(outcome) {
+                self.outage = Some(outage);
+                return Err(error);
+            }
+        }
+        self.retry_after_ns = FIRST_RETRY_NS;
+        Ok(())
+    }
+
+    fn drain(&mut self, outcome: &mut Outcome) -> Result<(), SinkError> {
+        while !self.queue.is_empty() {
+            let batch: Vec<Event> =
+                self.queue.iter().take(BATCH_EVENTS).map(|(event, _)| event.clone()).collect();
+            self.sink.append(&batch)?;
+            outcome.written += batch.len() as u64;
+            outcome.recorded.extend(self.queue.drain(..batch.len()).filter_map(|(_, trip)| trip));
+        }
+        Ok(())
+    }
+
+    fn begin_outage(&mut self, now: Time, error: &SinkError) {
+        if self.outage.is_some() {
+            return;
+        }
+        let delayed = self.queue.len() as u64;
+        self.outage = Some(Outage { since: now, error: error.clone(), delayed });
+        let place = self.dead_letters.as_ref().map(|letters| letters.path().display().to_string());
+        let data = json!({ "what": "log_refuses", "error": error.message, "dead_letters": place });
+        self.tell(Draft::daemon(now, EventKind::Alert, data));
+    }
+
+    /// What waits goes to the second path, if there is one that takes it.
+    fn put_aside(&mut self, outcome: &mut Outcome) {
+        let Some(letters) = &mut self.dead_letters else { return };
+        let events: Vec<&Event> = self.queue.iter().map(|(event, _)| event).collect();
+        if events.is_empty() || letters.append(&events).is_err() {
+            return;
+        }
+        outcome.written += events.len() as u64;
+        if let Some(outage) = &mut self.outage {
+            outage.delayed += events.len() as u64;
+        }
+        outcome.recorded.extend(self.queue.drain(..).filter_map(|(_, trip)| trip));
+    }
+}
+
+impl Outage {
+    fn ended(&self, now: Time) -> Draft {
+        let data = json!({
+            "what": "log_gap",
+            "since": rfc3339(self.since.wall_ns),
+            "seconds": (now.mono_ns.saturating_sub(self.since.mono_ns)) as f64 / 1e9,
+            "events_delayed": self.delayed,
+            "error": self.error.message,
+        });
+        Draft::daemon(now, EventKind::Loss, data)
     }
 }

@@ -1,8 +1,13 @@
-//! The journal and its file, also when the disk is full and after crashes.
+//! The journal over a log that refuses, its second path, and the thread that writes.
 
+use super::dead_letters::{self, DeadLetters};
+use super::entries::EventSource;
 use super::event::tests::sealer;
-use super::log::Storage;
+use super::evidence::{EvidenceLog, EvidenceSource};
+use super::sink::SinkError;
+use super::writer::{Counts, QUEUE_EVENTS, Told};
 use super::*;
+use crate::clock;
 use crate::core::draft::{Draft, EventKind, TripRef};
 use crate::core::time::Time;
 use serde_json::json;
@@ -10,6 +15,8 @@ use std::cell::RefCell;
 use std::io;
 use std::path::Path;
 use std::rc::Rc;
+
+const LATE: u64 = 60_000_000_000;
 
 fn at(mono_ns: u64) -> Time {
     Time { mono_ns, wall_ns: 1_700_000_000_000_000_000 + mono_ns }
@@ -24,185 +31,213 @@ fn trip(number: u64) -> Draft {
     Draft { kind: EventKind::ContainmentAction, trip: Some(trip), ..draft(number) }
 }
 
-/// Every line of the file, verified.
-fn events(path: &Path) -> Vec<Event> {
-    let text = std::fs::read_to_string(path).unwrap();
-    assert!(text.is_empty() || text.ends_with('\n'), "{text:?}");
-    text.lines().map(|line| verify(line).unwrap_or_else(|flaw| panic!("{flaw}: {line}"))).collect()
+fn trip_ref(number: u64) -> TripRef {
+    TripRef { slot: 1, trip_seq: number as u32 }
 }
 
-/// A disk in memory with so much room.
+/// A log in memory that takes so many events more.
 #[derive(Clone, Default)]
-struct Disk(Rc<RefCell<DiskState>>);
+struct Memory(Rc<RefCell<(Vec<Event>, usize)>>);
 
-#[derive(Default)]
-struct DiskState {
-    bytes: Vec<u8>,
-    room: usize,
-    fail_sync: bool,
-    fail_truncate: bool,
-    syncs: usize,
+impl Memory {
+    fn with_room(room: usize) -> Self {
+        let memory = Self::default();
+        memory.make_room(room);
+        memory
+    }
+
+    fn make_room(&self, room: usize) {
+        self.0.borrow_mut().1 = room;
+    }
+
+    /// Each event's number, or what it says.
+    fn said(&self) -> Vec<String> {
+        self.0.borrow().0.iter().map(said).collect()
+    }
 }
 
-impl Storage for Disk {
-    fn append(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let mut disk = self.0.borrow_mut();
-        let taken = bytes.len().min(disk.room.saturating_sub(disk.bytes.len()));
-        if taken == 0 {
-            return Err(io::ErrorKind::StorageFull.into());
-        }
-        disk.bytes.extend(&bytes[..taken]);
-        Ok(taken)
-    }
+fn said(event: &Event) -> String {
+    verify(&event.to_line()).unwrap();
+    let data = &event.event_data;
+    data["number"].as_u64().map_or_else(|| data["what"].as_str().unwrap().to_owned(), |n| n.to_string())
+}
 
-    fn sync(&mut self) -> io::Result<()> {
-        let mut disk = self.0.borrow_mut();
-        disk.syncs += 1;
-        if disk.fail_sync { Err(io::Error::other("EIO")) } else { Ok(()) }
-    }
-
-    fn truncate(&mut self, length: u64) -> io::Result<()> {
-        let mut disk = self.0.borrow_mut();
-        if disk.fail_truncate {
-            return Err(io::Error::other("EIO"));
+impl EventSink for Memory {
+    fn append(&mut self, events: &[Event]) -> Result<(), SinkError> {
+        let (log, room) = &mut *self.0.borrow_mut();
+        if events.len() > *room {
+            return Err(io::Error::from(io::ErrorKind::StorageFull).into());
         }
-        disk.bytes.truncate(length as usize);
+        *room -= events.len();
+        log.extend_from_slice(events);
         Ok(())
     }
 }
 
-impl Disk {
-    fn numbers(&self) -> Vec<Option<u64>> {
-        let text = String::from_utf8(self.0.borrow().bytes.clone()).unwrap();
-        text.lines().map(|line| verify(line).unwrap().event_data["number"].as_u64()).collect()
+#[test]
+fn what_a_log_refuses_follows_in_its_order_with_the_record_of_the_gap() {
+    let memory = Memory::with_room(1);
+    let mut journal = Journal::new(memory.clone(), sealer(), None);
+    assert!(journal.write(at(0), vec![draft(0)], 0).durable);
+    let outcome = journal.write(at(1), vec![trip(1)], 0);
+    assert!(!outcome.durable && outcome.recorded.is_empty() && outcome.error.is_some());
+    memory.make_room(100);
+    assert_eq!(journal.write(at(2), vec![draft(2)], 0).written, 0, "not before it is time to try again");
+    assert_eq!(journal.retry_at_ns(), Some(100_000_001));
+    let outcome = journal.write(at(LATE), vec![draft(3)], 7);
+    assert!(outcome.durable);
+    assert_eq!(outcome.recorded, [trip_ref(1)]);
+    assert_eq!(memory.said(), ["0", "1", "log_refuses", "2", "3", "events", "log_gap"]);
+    let last = memory.0.borrow().0[5..].to_vec();
+    assert_eq!(last[0].event_data["events_lost"], 7);
+    assert_eq!((&last[1].event_data["events_delayed"], last[1].event_type), (&1.into(), EventKind::Loss));
+    assert_eq!(journal.retry_at_ns(), None);
+}
+
+#[test]
+fn a_log_that_refuses_ever_again_is_tried_ever_more_rarely_and_says_so_once() {
+    let memory = Memory::default();
+    let mut journal = Journal::new(memory.clone(), sealer(), None);
+    let mut now = 0;
+    let mut waits = Vec::new();
+    for number in 0..9 {
+        assert!(journal.write(at(now), vec![draft(number)], 0).error.is_some());
+        let next = journal.retry_at_ns().unwrap();
+        waits.push((next - now) / 1_000_000);
+        now = next;
     }
+    assert_eq!(waits, [100, 200, 400, 800, 1600, 3200, 5000, 5000, 5000]);
+    memory.make_room(11);
+    assert!(journal.write(at(now), vec![], 0).durable);
+    let alerts = memory.said().iter().filter(|said| *said == "log_refuses").count();
+    assert_eq!((alerts, memory.said().len()), (1, 11));
 }
 
-fn journal(disk: &Disk, capacity: usize) -> Journal<JsonLines<Disk>> {
-    Journal::with_capacity(JsonLines::with_storage(disk.clone(), 0), sealer(), at(0), capacity)
-}
-
-#[test]
-fn events_are_appended_over_restarts_and_only_the_owner_reads_them() {
-    use std::os::unix::fs::PermissionsExt;
-    let directory = tempfile::tempdir().unwrap();
-    let path = directory.path().join("events.jsonl");
-    for number in 0..3 {
-        let mut journal = Journal::new(JsonLines::open(&path).unwrap(), sealer(), at(0));
-        assert!(journal.write(at(number), vec![draft(number)]).durable);
-    }
-    let numbers: Vec<_> =
-        events(&path).iter().map(|event| event.event_data["number"].as_u64().unwrap()).collect();
-    assert_eq!(numbers, [0, 1, 2]);
-    assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+fn letters(directory: &Path, most: u64, log: &Memory) -> DeadLetters {
+    let lines: Vec<Vec<u8>> = log.0.borrow().0.iter().map(|event| event.to_line().into_bytes()).collect();
+    DeadLetters::open(directory, most, |count| {
+        Ok(lines[lines.len().saturating_sub(count as usize)..].to_vec())
+    })
+    .unwrap()
 }
 
 #[test]
-fn a_second_writer_is_refused() {
+fn the_second_path_takes_what_the_log_refuses_and_counts_as_recorded() {
     let directory = tempfile::tempdir().unwrap();
-    let path = directory.path().join("events.jsonl");
-    let _first = JsonLines::open(&path).unwrap();
-    assert_eq!(JsonLines::open(&path).unwrap_err().kind, io::ErrorKind::WouldBlock);
+    let memory = Memory::default();
+    let path = directory.path();
+    let mut journal = Journal::new(memory.clone(), sealer(), Some(letters(path, 1 << 20, &memory)));
+    let outcome = journal.write(at(0), vec![draft(0), trip(1)], 0);
+    assert_eq!(outcome.recorded, [trip_ref(1)], "it is on a disk");
+    assert!(!outcome.durable && outcome.error.is_some());
+    assert_eq!(journal.waiting(), 0);
+    assert_eq!(journal.write(at(1), vec![trip(2)], 0).recorded, [trip_ref(2)], "also between two tries");
+    // The daemon dies: the next one finds them.
+    drop(journal);
+    memory.make_room(100);
+    let mut journal = Journal::new(memory.clone(), sealer(), Some(letters(path, 1 << 20, &memory)));
+    assert!(journal.write(at(2), vec![draft(3)], 0).durable);
+    assert_eq!(memory.said(), ["0", "1", "log_refuses", "2", "3"]);
+    assert_eq!(std::fs::metadata(path.join(dead_letters::NAME)).unwrap().len(), 0);
 }
 
 #[test]
-fn a_tail_torn_at_any_byte_stays_and_is_followed_by_a_loss() {
+fn a_crash_at_any_byte_of_the_second_path_or_of_its_delivery_loses_and_doubles_nothing() {
     let directory = tempfile::tempdir().unwrap();
-    let path = directory.path().join("events.jsonl");
-    let mut journal = Journal::new(JsonLines::open(&path).unwrap(), sealer(), at(0));
-    journal.write(at(0), vec![draft(1), draft(2)]);
+    let path = directory.path().join(dead_letters::NAME);
+    let full = Memory::default();
+    let mut journal =
+        Journal::new(full, sealer(), Some(letters(directory.path(), 1 << 20, &Memory::default())));
+    journal.write(at(0), (0..4).map(draft).collect(), 0);
     drop(journal);
     let whole = std::fs::read(&path).unwrap();
-    let first = whole.iter().position(|&byte| byte == b'\n').unwrap() + 1;
-    for cut in first..=whole.len() {
+    let ends: Vec<usize> =
+        whole.iter().enumerate().filter(|(_, byte)| **byte == b'\n').map(|(at, _)| at + 1).collect();
+    for cut in 0..=whole.len() {
         std::fs::write(&path, &whole[..cut]).unwrap();
-        let mut journal = Journal::new(JsonLines::open(&path).unwrap(), sealer(), at(0));
-        assert!(journal.write(at(9), vec![draft(3)]).durable);
-        let text = std::fs::read_to_string(&path).unwrap();
-        assert!(text.as_bytes().starts_with(&whole[..cut]), "evidence stays");
-        let kinds: Vec<_> =
-            text.lines().map(|line| verify(line).ok().map(|event| event.event_type)).collect();
-        let (new, loss) = (Some(EventKind::EndpointNew), Some(EventKind::Loss));
-        if cut == first {
-            assert_eq!(kinds, [new, new]);
-        } else if cut >= whole.len() - 1 {
-            assert_eq!(kinds, [new, new, new], "only the newline was missing");
-        } else {
-            assert_eq!(kinds, [new, None, loss, new], "cut at {cut}");
-        }
+        let memory = Memory::with_room(100);
+        let mut journal =
+            Journal::new(memory.clone(), sealer(), Some(letters(directory.path(), 1 << 20, &memory)));
+        journal.write(at(1), vec![], 0);
+        let kept = ends.iter().filter(|end| **end <= cut).count();
+        assert_eq!(memory.said(), ["0", "1", "2", "3", "log_refuses"][..kept], "cut at {cut}");
     }
-}
-
-#[test]
-fn a_full_disk_delays_events_and_corrupts_none_at_any_size() {
-    let free = Disk::default();
-    free.0.borrow_mut().room = usize::MAX;
-    journal(&free, 100).write(at(0), (0..4).map(draft).collect());
-    let size = free.0.borrow().bytes.len();
-    for room in 0..=size {
-        let disk = Disk::default();
-        disk.0.borrow_mut().room = room;
-        let mut journal = journal(&disk, 100);
-        journal.write(at(0), vec![draft(0)]);
-        let durable = journal.write(at(200_000_000), (1..4).map(draft).collect()).durable;
-        assert_eq!(durable, room >= size);
-        disk.numbers();
-        disk.0.borrow_mut().room = usize::MAX;
-        assert!(journal.write(at(60_000_000_000), vec![]).durable);
-        assert_eq!(disk.numbers(), [Some(0), Some(1), Some(2), Some(3)], "room for {room}");
+    // Delivered, and dead before the file was emptied.
+    let memory = Memory::with_room(100);
+    std::fs::write(&path, &whole).unwrap();
+    for _ in 0..2 {
+        let mut journal =
+            Journal::new(memory.clone(), sealer(), Some(letters(directory.path(), 1 << 20, &memory)));
+        journal.write(at(1), vec![], 0);
+        drop(journal);
+        std::fs::write(&path, &whole).unwrap();
     }
+    assert_eq!(memory.said(), ["0", "1", "2", "3", "log_refuses"]);
 }
 
 #[test]
-fn a_partial_line_that_cannot_be_cut_at_once_is_cut_before_the_next() {
-    let disk = Disk::default();
-    *disk.0.borrow_mut() = DiskState { room: 10, fail_truncate: true, ..DiskState::default() };
-    let mut journal = journal(&disk, 100);
-    assert!(!journal.write(at(0), vec![draft(0)]).durable);
-    assert_eq!(disk.0.borrow().bytes.len(), 10);
-    disk.0.borrow_mut().room = usize::MAX;
-    assert!(!journal.write(at(1_000_000_000), vec![]).durable, "still not cut");
-    disk.0.borrow_mut().fail_truncate = false;
-    assert!(journal.write(at(2_000_000_000), vec![]).durable);
-    assert_eq!(disk.numbers(), [Some(0)]);
+fn a_second_path_that_is_full_leaves_events_in_memory() {
+    let directory = tempfile::tempdir().unwrap();
+    let memory = Memory::default();
+    let mut journal = Journal::new(memory.clone(), sealer(), Some(letters(directory.path(), 100, &memory)));
+    let outcome = journal.write(at(0), vec![trip(1)], 0);
+    assert!(outcome.recorded.is_empty());
+    assert_eq!(journal.waiting(), 2);
+    memory.make_room(100);
+    assert_eq!(journal.write(at(LATE), vec![], 0).recorded, [trip_ref(1)]);
+    assert_eq!(memory.said(), ["1", "log_refuses", "log_gap"]);
 }
 
 #[test]
-fn a_trip_is_recorded_only_once_it_is_synced() {
-    let disk = Disk::default();
-    *disk.0.borrow_mut() = DiskState { room: usize::MAX, fail_sync: true, ..DiskState::default() };
-    let mut journal = journal(&disk, 100);
-    assert!(journal.write(at(0), vec![draft(0)]).durable, "an ordinary event needs no sync");
-    assert_eq!(disk.0.borrow().syncs, 0);
-    let outcome = journal.write(at(1), vec![trip(7)]);
-    assert!(!outcome.durable && outcome.recorded.is_empty() && outcome.error.is_some());
-    assert_eq!(disk.numbers(), [Some(0)], "what may be lost is taken back");
-    disk.0.borrow_mut().fail_sync = false;
-    assert!(journal.write(at(2), vec![]).recorded.is_empty(), "not before it is time to retry");
-    let outcome = journal.write(at(200_000_000), vec![]);
-    assert_eq!(outcome.recorded, [TripRef { slot: 1, trip_seq: 7 }]);
+fn a_second_path_belongs_to_one_daemon() {
+    let directory = tempfile::tempdir().unwrap();
+    let memory = Memory::default();
+    let _first = letters(directory.path(), 100, &memory);
+    let error = DeadLetters::open(directory.path(), 100, |_| Ok(Vec::new())).unwrap_err();
+    assert!(format!("{error:#}").contains("another process uses it"), "{error:#}");
+}
+
+fn events(directory: &Path) -> Vec<Event> {
+    let entries = EvidenceSource::new(directory).entries_from(0).unwrap();
+    entries.map(|entry| verify(std::str::from_utf8(&entry.unwrap().1).unwrap()).unwrap()).collect()
 }
 
 #[test]
-fn events_beyond_the_queue_are_counted_and_told() {
-    let disk = Disk::default();
-    let mut journal = journal(&disk, 3);
-    let outcome = journal.write(at(0), vec![draft(0), trip(1), draft(2), draft(3), trip(4)]);
-    assert_eq!(outcome.refused, [TripRef { slot: 1, trip_seq: 4 }]);
-    assert_eq!((journal.waiting(), journal.lost()), (3, 2));
-    disk.0.borrow_mut().room = usize::MAX;
-    let outcome = journal.write(at(1_000_000_000), vec![]);
-    assert_eq!((outcome.durable, outcome.recorded.len()), (true, 1));
-    assert_eq!(disk.numbers(), [Some(0), Some(1), Some(2), None]);
-    let text = String::from_utf8(disk.0.borrow().bytes.clone()).unwrap();
-    assert!(text.lines().last().unwrap().contains("\"events_lost\":2"), "{text}");
+fn the_thread_writes_everything_and_says_which_trips_are_recorded() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("log");
+    let log = EvidenceLog::open(&path, "host").unwrap().log;
+    let (mut writer, mut told) = Writer::start(Journal::new(log, sealer(), None), clock::now).unwrap();
+    for number in 0..500 {
+        let drafts = if number % 100 == 99 { vec![draft(number), trip(number)] } else { vec![draft(number)] };
+        assert_eq!(writer.write(drafts), []);
+    }
+    let (settled, wait) = std::sync::mpsc::channel();
+    writer.after(move || settled.send(()).unwrap());
+    wait.recv().unwrap();
+    assert_eq!(events(&path).len(), 505, "who is told that it is written finds it there");
+    assert_eq!(writer.counts(), Counts { written: 505, queued: 0, lost: 0 });
+    assert!(writer.close());
+    let mut recorded = Vec::new();
+    while let Ok(Told::Recorded(trips)) = told.try_recv() {
+        recorded.extend(trips.into_iter().map(|trip| trip.trip_seq));
+    }
+    assert_eq!(recorded, [99, 199, 299, 399, 499]);
+    assert!(std::fs::read(path.join("wal")).unwrap().iter().all(|byte| *byte == 0), "it was closed");
 }
 
 #[test]
-fn the_devices_own_full_disk_is_survived() {
-    let full = std::fs::OpenOptions::new().append(true).open("/dev/full").unwrap();
-    let mut journal = Journal::new(JsonLines::with_storage(full, 0), sealer(), at(0));
-    let outcome = journal.write(at(0), vec![trip(1)]);
-    assert_eq!(outcome.error.map(|error| error.kind), Some(io::ErrorKind::StorageFull));
-    assert_eq!(journal.waiting(), 1);
+fn events_without_room_are_counted_and_told_and_their_trips_returned() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("log");
+    let log = EvidenceLog::open(&path, "host").unwrap().log;
+    let (mut writer, _told) = Writer::start(Journal::new(log, sealer(), None), clock::now).unwrap();
+    // More at once than fit, so however quick the thread is.
+    let mut drafts: Vec<Draft> = (0..QUEUE_EVENTS).map(draft).collect();
+    drafts.extend([trip(1), draft(2)]);
+    assert_eq!(writer.write(drafts), [trip_ref(1)]);
+    assert!(writer.close());
+    assert_eq!(writer.counts(), Counts { written: QUEUE_EVENTS + 1, queued: 0, lost: 2 });
+    let last = events(&path).pop().unwrap();
+    assert_eq!((said(&last), &last.event_data["events_lost"]), ("events".into(), &2.into()));
 }

@@ -12,6 +12,7 @@ use agentsec_common::policy::State;
 use tokio::sync::mpsc;
 
 use crate::clock;
+use crate::record::evidence::EvidenceSource;
 
 use super::catalogue::Record;
 use super::error::{Failure, Kind};
@@ -29,8 +30,6 @@ use super::{automatic, store, tiers, work};
 pub struct Paths {
     /// The daemon's state directory.
     pub state_dir: PathBuf,
-    /// The events.
-    pub events: PathBuf,
     /// Where the tree of cgroups is mounted, if it is.
     pub cgroups: Option<PathBuf>,
 }
@@ -186,7 +185,8 @@ impl Service {
             return is_open.then(|| self.shared.now().earlier(world.common.lookback_ns));
         };
         let trip = Moment::wall(now.tripped_ns.unwrap_or_else(|| clock::now().wall_ns));
-        let events = suspicion::read(&self.shared.paths.events).unwrap_or_default();
+        let events =
+            suspicion::read(&EvidenceSource::in_state(&self.shared.paths.state_dir)).unwrap_or_default();
         Some(suspicion::first(&events, agent, incident, &trip, world.common.lookback_ns))
     }
 

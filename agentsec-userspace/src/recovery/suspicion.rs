@@ -1,20 +1,20 @@
 //! When an incident began: not with the trip, but with the first event that belongs to it.
 
-use std::fs::File;
-use std::io::{Read, Seek, SeekFrom};
-use std::path::Path;
-
 use serde::Deserialize;
+
+use crate::record::entries::EventSource;
+use crate::record::evidence::EvidenceSource;
 
 use super::moment::Moment;
 
 /// The most of the log's end that is read.
-const LOG_BYTES: u64 = 64 << 20;
+const LOG_ENTRIES: u64 = 100_000;
 
 /// An event, as far as it matters here.
 #[derive(Clone, Debug, Deserialize)]
 pub struct Seen {
     timestamp: crate::api::Timestamp,
+    #[serde(deserialize_with = "crate::record::event::exact")]
     monotonic_ns: u64,
     boot_id: String,
     agent_id: Option<String>,
@@ -64,13 +64,10 @@ pub fn first(events: &[Seen], agent: &str, incident: &str, trip: &Moment, lookba
 /// # Errors
 ///
 /// When the log cannot be read.
-pub fn read(log: &Path) -> std::io::Result<Vec<Seen>> {
-    let mut file = File::open(log)?;
-    let length = file.metadata()?.len();
-    file.seek(SeekFrom::Start(length.saturating_sub(LOG_BYTES)))?;
-    let mut bytes = Vec::new();
-    file.take(LOG_BYTES).read_to_end(&mut bytes)?;
-    Ok(bytes.split(|byte| *byte == b'\n').filter_map(|line| serde_json::from_slice(line).ok()).collect())
+pub fn read(log: &EvidenceSource) -> std::io::Result<Vec<Seen>> {
+    let first = log.size()?.saturating_sub(LOG_ENTRIES);
+    let lines = log.entries_from(first)?.map_while(Result::ok);
+    Ok(lines.filter_map(|(_, line)| serde_json::from_slice(&line).ok()).collect())
 }
 
 #[cfg(test)]

@@ -8,6 +8,7 @@ mod bpf;
 mod cgroup;
 mod containment;
 mod drop;
+mod log;
 mod object;
 mod program;
 mod questions;
@@ -46,7 +47,7 @@ pub struct Options {
 type Bench = fn(&Options) -> Result<Vec<Row>>;
 
 /// All benches by name, in the order in which they run.
-const BENCHES: [(&str, Bench); 11] = [
+const BENCHES: [(&str, Bench); 12] = [
     ("program", program::run),
     ("signals", signals::run),
     ("cgroup", cgroup::run),
@@ -56,6 +57,7 @@ const BENCHES: [(&str, Bench); 11] = [
     ("throughput", throughput::run),
     ("scale", scale::run),
     ("snapshot", snapshot::run),
+    ("log", log::run),
     ("questions", questions::run),
     ("files", snapshot::run_many),
 ];

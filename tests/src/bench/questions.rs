@@ -3,13 +3,13 @@
 //! A million events unless `--full` asks for the ten millions of the targets; the rows say which. The log is on the
 //! disk of the temporary directory and in the page cache, as a log is that was just written.
 
-use std::fs::{self, File};
-use std::io::{BufWriter, Write};
+use std::fs;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 use agentsec::record::chain::{self, Settings, Story};
-use agentsec::record::entries::{EventSource, JsonLinesSource};
+use agentsec::record::entries::EventSource;
+use agentsec::record::evidence::{EvidenceLog, EvidenceSource, LOG_NAME};
 use agentsec::record::index::{Answer, Files, rebuild};
 use agentsec::record::query::EventQuery;
 use agentsec::record::timestamp::Timestamp;
@@ -34,9 +34,8 @@ const QUESTIONS: u64 = 21;
 pub(super) fn run(options: &Options) -> Result<Vec<Row>> {
     let events = if options.full { FULL } else { SMALL };
     let directory = tempfile::tempdir().context("making a directory for the log")?;
-    let path = directory.path().join("events.jsonl");
-    let bytes = write_log(&path, events)?;
-    let source = JsonLinesSource::new(&path);
+    let bytes = write_log(directory.path(), events)?;
+    let source = EvidenceSource::in_state(directory.path());
     let files = Files::in_state(directory.path());
     let start = Instant::now();
     let built = rebuild(&files, &source)?;
@@ -56,33 +55,38 @@ pub(super) fn run(options: &Options) -> Result<Vec<Row>> {
         question(&source, &files, events)?,
     ];
     if events > CHAIN {
-        write_log(&path, CHAIN)?;
+        fs::remove_dir_all(directory.path().join(LOG_NAME))?;
+        write_log(directory.path(), CHAIN)?;
         rebuild(&files, &source)?;
     }
     rows.push(attack_chain(&source, &files)?);
     Ok(rows)
 }
 
-/// Writes a log and says how long it is.
-fn write_log(path: &Path, events: u64) -> Result<u64> {
-    let mut file = BufWriter::with_capacity(1 << 20, File::create(path)?);
-    for number in 0..events {
-        write_event(&mut file, number, events)?;
+/// Writes a log and says how many bytes its entries have.
+fn write_log(directory: &Path, events: u64) -> Result<u64> {
+    const AT_ONCE: u64 = 4096;
+    let mut log = EvidenceLog::open(&directory.join(LOG_NAME), "bench")?.log;
+    let mut bytes = 0;
+    for first in (0..events).step_by(AT_ONCE as usize) {
+        let numbers = first..(first + AT_ONCE).min(events);
+        let lines: Vec<String> = numbers.map(|number| event(number, events)).collect();
+        bytes += lines.iter().map(String::len).sum::<usize>() as u64;
+        log.append(&lines, false)?;
     }
-    file.flush()?;
-    Ok(fs::metadata(path)?.len())
+    log.close()?;
+    Ok(bytes)
 }
 
 /// An interaction with the fields of a real one. Agent n opens to agent 7·n + k, so that everybody can be reached.
-fn write_event(out: &mut impl Write, number: u64, events: u64) -> Result<()> {
+pub(super) fn event(number: u64, events: u64) -> String {
     let agent = number % AGENTS;
     let peer = (agent * 7 + number / AGENTS % 3 + 1) % AGENTS;
     let at = Timestamp(START_MS + number * HOURS * 3_600_000 / events);
     let (local, remote) = (address(agent), address(peer));
     let port = 20_000 + number % 40_000;
     let id = number.wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    writeln!(
-        out,
+    format!(
         concat!(
             r#"{{"agent_id":"agent-{agent:04}","boot_id":"5d7e6a3c-9f0b-4c1d-8e2a-0123456789ab","correlation_id":"1:{id:016x}abcdefghijk=","event_data":{{"#,
             r#""auth_method":null,"community_id":"1:{id:016x}abcdefghijk=","first_seen":"{at}","inbound":{{"bytes":5120,"packets":6}},"#,
@@ -99,8 +103,7 @@ fn write_event(out: &mut impl Write, number: u64, events: u64) -> Result<()> {
         port = port,
         remote = remote,
         number = number,
-    )?;
-    Ok(())
+    )
 }
 
 fn address(agent: u64) -> String {
@@ -108,7 +111,7 @@ fn address(agent: u64) -> String {
 }
 
 /// Different questions by agent and hour, each asked once.
-fn question(source: &JsonLinesSource, files: &Files, events: u64) -> Result<Row> {
+fn question(source: &EvidenceSource, files: &Files, events: u64) -> Result<Row> {
     let mut times = Vec::new();
     let mut found = 0;
     for number in 0..QUESTIONS {
@@ -141,7 +144,7 @@ fn question(source: &JsonLinesSource, files: &Files, events: u64) -> Result<Row>
 }
 
 /// From the log on the disk to the finished chain, the best of three: what else runs here only slows it.
-fn attack_chain(source: &JsonLinesSource, files: &Files) -> Result<Row> {
+fn attack_chain(source: &EvidenceSource, files: &Files) -> Result<Row> {
     let mut best = (Duration::MAX, 0);
     for _ in 0..3 {
         let start = Instant::now();

@@ -10,10 +10,11 @@ pub use launch::Launch;
 pub use paths::Paths;
 
 use std::ffi::OsStr;
-use std::fs;
 use std::process::{Command, ExitStatus, Output, Stdio};
 use std::time::Duration;
 
+use agentsec::record::entries::EventSource as _;
+use agentsec::record::evidence::EvidenceSource;
 use anyhow::{Context, Result, bail, ensure};
 use nix::sys::signal::Signal;
 use serde_json::Value;
@@ -118,13 +119,17 @@ impl Daemon {
         })
     }
 
-    /// The events it has recorded so far, without a last line that is still being written.
+    /// The events it has recorded so far.
     pub fn events(&self) -> Result<Vec<Value>> {
-        let path = self.paths.state().join("events.jsonl");
-        let text = fs::read_to_string(&path).with_context(|| format!("reading {}", path.display()))?;
-        let whole = text.rsplit_once('\n').map_or("", |(whole, _)| whole);
-        let parse = |line: &str| serde_json::from_str(line).with_context(|| format!("not an event: {line}"));
-        whole.lines().map(parse).collect()
+        let parse =
+            |line: &String| serde_json::from_str(line).with_context(|| format!("not an event: {line}"));
+        self.event_lines()?.iter().map(parse).collect()
+    }
+
+    /// The same as they stand in its log, whether it runs or not.
+    pub fn event_lines(&self) -> Result<Vec<String>> {
+        let entries = EvidenceSource::in_state(&self.paths.state()).entries_from(0)?;
+        entries.map(|entry| Ok(String::from_utf8(entry?.1)?)).collect()
     }
 
     /// What it has written to standard error: the last 100 lines.

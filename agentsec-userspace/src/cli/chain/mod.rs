@@ -6,17 +6,14 @@ mod mermaid;
 mod tests;
 mod text;
 
-use std::fs::File;
-
 use super::error::CliError;
 use super::exit::Exit;
 use super::units::since;
 use super::{Context, Outcome};
 use crate::api::Timestamp;
 use crate::api::client::escaped;
-use crate::daemon::EVENTS_NAME;
 use crate::record::chain::{self, Chain, Fact, PLACES, SIGNS, Settings, Story, TYPES, is_within, read};
-use crate::record::entries::JsonLinesSource;
+use crate::record::evidence::{EvidenceSource, LOG_NAME};
 use crate::record::index::Files;
 use crate::record::query::EventQuery;
 
@@ -89,16 +86,15 @@ fn render(chain: &Chain, format: Format, context: &Context) -> String {
 
 /// The log: its files, if they may be read, else through the daemon.
 enum Log<'a> {
-    Files { source: JsonLinesSource, index: Files },
+    Files { source: EvidenceSource, index: Files },
     Daemon(&'a Context),
 }
 
 impl<'a> Log<'a> {
     fn of(context: &'a Context) -> Self {
         let state = &context.global.state_dir;
-        let path = state.join(EVENTS_NAME);
-        if File::open(&path).is_ok() {
-            Self::Files { source: JsonLinesSource::new(&path), index: Files::in_state(state) }
+        if std::fs::read_dir(state.join(LOG_NAME)).is_ok() {
+            Self::Files { source: EvidenceSource::in_state(state), index: Files::in_state(state) }
         } else {
             Self::Daemon(context)
         }

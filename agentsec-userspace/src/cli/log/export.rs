@@ -5,17 +5,16 @@ use crate::cli::error::CliError;
 use crate::cli::exit::Exit;
 use crate::cli::units::since;
 use crate::cli::{Context, Outcome};
-use crate::daemon::EVENTS_NAME;
-use crate::record::entries::{EventSource, JsonLinesSource};
+use crate::record::entries::EventSource;
 use crate::record::evidence::EvidenceSource;
-use crate::record::evidence::source::{Stamp, log_directory};
+use crate::record::evidence::source::log_directory;
 use crate::record::ocsf;
 use crate::record::query::EventQuery;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use std::fs;
 use std::io::{self, Write};
 use std::os::fd::AsFd as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 /// How often it is looked for new entries.
 const LOOK_MS: u16 = 250;
@@ -55,7 +54,7 @@ enum Format {
 
 impl Args {
     pub(in crate::cli) fn run(self, context: &Context) -> Outcome {
-        let log = Log::in_state(&context.global.state_dir, self.follow)?;
+        let log = log_in(&context.global.state_dir, self.follow)?;
         let query = EventQuery {
             since: self.from,
             until: self.to,
@@ -68,7 +67,7 @@ impl Args {
         loop {
             // Before it is read, so that what comes meanwhile is read next.
             let stamp = log.stamp();
-            export(log.source(), &query, self.format, &mut last, &mut out)?;
+            export(&log, &query, self.format, &mut last, &mut out)?;
             if !self.follow {
                 return Ok(Exit::Ok);
             }
@@ -121,50 +120,14 @@ fn wait(out: &io::StdoutLock<'_>) -> Result<(), CliError> {
     }
 }
 
-/// The log of a state directory, as it lies there.
-enum Log {
-    Tiles(EvidenceSource),
-    Lines { source: JsonLinesSource, path: PathBuf },
-}
-
-/// Changes when the log does.
-#[derive(PartialEq)]
-enum Seen {
-    Tiles(Stamp),
-    Lines(u64),
-}
-
-impl Log {
-    fn in_state(state: &Path, may_come: bool) -> Result<Self, CliError> {
-        let tiles = log_directory(state);
-        let path = state.join(EVENTS_NAME);
-        if fs::exists(&tiles).map_err(|error| unreadable(&error))? {
-            Ok(Self::Tiles(EvidenceSource::new(&tiles)))
-        } else if may_come || fs::exists(&path).map_err(|error| unreadable(&error))? {
-            Ok(Self::Lines { source: JsonLinesSource::new(&path), path })
-        } else {
-            let message = format!("there is no log in {}", state.display());
-            Err(CliError::new(
-                Exit::NotFound,
-                message,
-                Some("--state-dir names the daemon's state directory"),
-            ))
-        }
+/// The log of a state directory.
+fn log_in(state: &Path, may_come: bool) -> Result<EvidenceSource, CliError> {
+    let directory = log_directory(state);
+    if may_come || fs::exists(&directory).map_err(|error| unreadable(&error))? {
+        return Ok(EvidenceSource::new(&directory));
     }
-
-    fn source(&self) -> &dyn EventSource {
-        match self {
-            Self::Tiles(source) => source,
-            Self::Lines { source, .. } => source,
-        }
-    }
-
-    fn stamp(&self) -> Seen {
-        match self {
-            Self::Tiles(source) => Seen::Tiles(source.stamp()),
-            Self::Lines { path, .. } => Seen::Lines(fs::metadata(path).map_or(0, |found| found.len())),
-        }
-    }
+    let message = format!("there is no log in {}", state.display());
+    Err(CliError::new(Exit::NotFound, message, Some("--state-dir names the daemon's state directory")))
 }
 
 fn unreadable(error: &io::Error) -> CliError {
@@ -202,50 +165,42 @@ mod tests {
     }
 
     #[test]
-    fn what_was_taken_is_not_written_again_wherever_the_log_lies() {
+    fn what_was_taken_is_not_written_again_wherever_in_the_log_it_lies() {
         let state = tempfile::tempdir().unwrap();
-        let path = state.path().join(EVENTS_NAME);
-        let mut lines: Vec<String> = (0..600).map(line).collect();
-        fs::write(&path, lines.join("\n") + "\n").unwrap();
+        let lines: Vec<String> = (0..601).map(line).collect();
         let Opened { mut log, .. } = EvidenceLog::open(&log_directory(state.path()), "host").unwrap();
         log.append(&lines[..300], true).unwrap();
         log.publish().unwrap();
-        log.append(&lines[300..], true).unwrap();
-        let tiles = Log::in_state(state.path(), false).unwrap();
-        assert!(matches!(tiles, Log::Tiles(_)));
-        let jsonl = Log::Lines { source: JsonLinesSource::new(&path), path: path.clone() };
-        for one in [&tiles, &jsonl] {
-            let (mut last, mut out) = (None, Vec::new());
-            export(one.source(), &EventQuery::default(), Format::Ocsf, &mut last, &mut out).unwrap();
-            let all = sequences(&out);
-            assert_eq!(all.len(), 600);
-            // From any entry on; nothing more when there is nothing more.
-            for at in [0, 255, 256, 299, 300, 599] {
-                let (mut last, mut out) = (Some(all[at]), Vec::new());
-                export(one.source(), &EventQuery::default(), Format::Ocsf, &mut last, &mut out).unwrap();
-                assert_eq!(sequences(&out), all[at + 1..]);
-            }
-            let odd = EventQuery { agent: Some("odd".into()), ..EventQuery::default() };
-            let (mut last, mut out) = (None, Vec::new());
-            export(one.source(), &odd, Format::Ocsf, &mut last, &mut out).unwrap();
-            assert_eq!((sequences(&out).len(), last), (300, Some(all[599])));
+        log.append(&lines[300..600], true).unwrap();
+        let source = log_in(state.path(), false).unwrap();
+        let (mut last, mut out) = (None, Vec::new());
+        export(&source, &EventQuery::default(), Format::Ocsf, &mut last, &mut out).unwrap();
+        let all = sequences(&out);
+        assert_eq!(all.len(), 600);
+        // From any entry on; nothing more when there is nothing more.
+        for at in [0, 255, 256, 299, 300, 599] {
+            let (mut last, mut out) = (Some(all[at]), Vec::new());
+            export(&source, &EventQuery::default(), Format::Ocsf, &mut last, &mut out).unwrap();
+            assert_eq!(sequences(&out), all[at + 1..]);
         }
+        let odd = EventQuery { agent: Some("odd".into()), ..EventQuery::default() };
+        let (mut last, mut out) = (None, Vec::new());
+        export(&source, &odd, Format::Ocsf, &mut last, &mut out).unwrap();
+        assert_eq!((sequences(&out).len(), last), (300, Some(all[599])));
         // New entries change the stamp, and are what is written next.
-        let stamp = tiles.stamp();
-        assert!(tiles.stamp() == stamp);
-        lines.push(line(600));
+        let stamp = source.stamp();
         log.append(&lines[600..], true).unwrap();
-        assert!(tiles.stamp() != stamp);
+        assert!(source.stamp() != stamp);
         let (mut last, mut out) = (Some(599), Vec::new());
-        export(tiles.source(), &EventQuery::default(), Format::Ocsf, &mut last, &mut out).unwrap();
+        export(&source, &EventQuery::default(), Format::Ocsf, &mut last, &mut out).unwrap();
         assert_eq!(sequences(&out), [600]);
     }
 
     #[test]
     fn a_log_that_is_not_there_is_named() {
         let state = tempfile::tempdir().unwrap();
-        let Err(CliError::Failed(failure)) = Log::in_state(state.path(), false) else { panic!("found") };
+        let Err(CliError::Failed(failure)) = log_in(state.path(), false) else { panic!("found") };
         assert!(failure.message.contains("there is no log in"));
-        assert!(Log::in_state(state.path(), true).is_ok(), "it may come");
+        assert!(log_in(state.path(), true).is_ok(), "it may come");
     }
 }

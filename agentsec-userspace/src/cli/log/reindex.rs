@@ -2,10 +2,10 @@
 
 use crate::cli::error::CliError;
 use crate::cli::exit::Exit;
+use crate::cli::progress::{Entries, Watched};
 use crate::cli::units::count;
 use crate::cli::{Context, Outcome};
-use crate::daemon::EVENTS_NAME;
-use crate::record::entries::JsonLinesSource;
+use crate::record::evidence::EvidenceSource;
 use crate::record::index::{Files, IndexError, rebuild};
 use std::time::Instant;
 
@@ -15,11 +15,14 @@ pub(in crate::cli) struct Args {}
 impl Args {
     pub(in crate::cli) fn run(self, context: &Context) -> Outcome {
         let state = &context.global.state_dir;
-        let source = JsonLinesSource::new(&state.join(EVENTS_NAME));
+        let log = EvidenceSource::in_state(state);
+        let all = log.size().map_err(|error| explain(&error.into(), state))?;
+        let source = Watched::new(log, all, Entries::of(context, "building the index"));
         let files = Files::in_state(state);
         let start = Instant::now();
         let built = rebuild(&files, &source).map_err(|error| explain(&error, state))?;
         let seconds = start.elapsed().as_secs_f64();
+        drop(source);
         let index = files.index();
         if context.output.json {
             let told = serde_json::json!({

@@ -1,9 +1,12 @@
-//! `[log]`: where the forensic log is anchored outside this host, and how much of it stays here.
+//! `[log]`: where the forensic log is anchored outside this host, how much of it stays here, and where events go that it
+//! does not take.
 
 pub mod anchors;
+mod dead_letters;
 pub mod retention;
 
 pub use anchors::{AnchorConfig, AnchorPlace, AnchorsConfig};
+pub use dead_letters::DeadLettersConfig;
 pub use retention::{Destination, KeepLog, RetentionConfig, S3Config};
 
 use super::section::{Section, text};
@@ -16,6 +19,8 @@ pub struct LogConfig {
     pub anchors: AnchorsConfig,
     /// How much of it stays on this host.
     pub retention: RetentionConfig,
+    /// Where events are kept, on another disk, while it takes none; `None` for in memory only.
+    pub dead_letters: Option<DeadLettersConfig>,
 }
 
 /// Reads `[log]`.
@@ -23,6 +28,7 @@ pub(super) fn read(section: &Section<'_>) -> LogConfig {
     let config = LogConfig {
         anchors: anchors::read(&section.section("anchors")),
         retention: retention::read(&section.section("retention")),
+        dead_letters: dead_letters::read(section),
     };
     section.finish();
     config

@@ -26,7 +26,7 @@ pub use cosign::{Cosignature, WitnessKey};
 pub use service::Anchors;
 pub use state::{AnchorState, Anchored};
 pub use told::Told;
-pub use trusted::{Trusted, newest_trusted};
+pub use trusted::{Standing, Trusted, newest_trusted};
 
 /// Directory below the daemon's state: what was placed where, and the latest checkpoints as they were placed.
 pub const ANCHORS_NAME: &str = "anchors";

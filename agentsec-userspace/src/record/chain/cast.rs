@@ -25,8 +25,8 @@ pub enum Belief {
 pub(super) struct Cast {
     at_address: Vec<AgentNumber>,
     listening: HashMap<(u32, u16), AgentNumber>,
-    /// Sightings by flow, so that the two sides of one lie together.
-    by_flow: Vec<(FlowKey, u32)>,
+    /// For each sighting the agent that tells of the same flow from the other side, or [`NOBODY`].
+    opposite: Vec<AgentNumber>,
 }
 
 /// What both sides of a flow agree on: what its Community ID is made of.
@@ -54,16 +54,14 @@ impl Cast {
                 agree(listening.entry(sighting.local).or_insert(NOBODY), sighting.agent);
             }
         }
-        let flows = story.sightings.iter().enumerate();
-        let mut by_flow: Vec<_> = flows.map(|(number, one)| (flow_key(one), number as u32)).collect();
-        by_flow.sort_unstable();
-        Self { at_address, listening, by_flow }
+        Self { at_address, listening, opposite: opposite(&story.sightings) }
     }
 
     /// Who is on the other side of a sighting, and why; nobody if it is no agent.
-    pub fn other_side(&self, story: &Story, sighting: &Sighting) -> Option<(AgentNumber, Belief)> {
-        if let Some(agent) = self.seen_by(story, sighting) {
-            return Some((agent, Belief::BothSides));
+    pub fn other_side(&self, number: u32, sighting: &Sighting) -> Option<(AgentNumber, Belief)> {
+        let opposite = self.opposite[number as usize];
+        if opposite != NOBODY {
+            return Some((opposite, Belief::BothSides));
         }
         if sighting.peer != NOBODY && sighting.peer != sighting.agent {
             return Some((sighting.peer, Belief::Named));
@@ -74,23 +72,33 @@ impl Cast {
         let by_listener = listener.filter(known).map(|agent| (agent, Belief::Listener));
         by_listener.or_else(|| Some((owner, Belief::Address)).filter(|(agent, _)| known(agent)))
     }
+}
 
-    /// The agent that tells of the same flow from the other side.
-    fn seen_by(&self, story: &Story, sighting: &Sighting) -> Option<AgentNumber> {
-        let key = flow_key(sighting);
-        let start = self.by_flow.partition_point(|(other, _)| *other < key);
-        let same = self.by_flow[start..].iter().take_while(|(other, _)| *other == key);
-        let mut others = same.map(|(_, number)| &story.sightings[*number as usize]);
-        let overlaps = |other: &Sighting| {
-            other.span.0 <= sighting.span.1.saturating_add(SLACK_MS)
-                && sighting.span.0 <= other.span.1.saturating_add(SLACK_MS)
-        };
-        let found = others.find(|other| {
-            other.agent != sighting.agent
-                && other.opened != sighting.opened
-                && other.local == sighting.remote
-                && overlaps(other)
-        });
-        found.map(|other| other.agent)
+/// Who tells of the same flow from the other side, for each sighting.
+fn opposite(sightings: &[Sighting]) -> Vec<AgentNumber> {
+    let numbered = sightings.iter().enumerate();
+    let mut by_flow: Vec<(FlowKey, u32)> =
+        numbered.map(|(number, one)| (flow_key(one), number as u32)).collect();
+    by_flow.sort_unstable();
+    let mut opposite = vec![NOBODY; sightings.len()];
+    for flow in by_flow.chunk_by(|(one, _), (other, _)| one == other) {
+        let teller = |at: usize| sightings[flow[at].1 as usize].agent;
+        if (1..flow.len()).all(|at| teller(at) == teller(0)) {
+            continue;
+        }
+        for (_, number) in flow {
+            let one = &sightings[*number as usize];
+            let mut others = flow.iter().map(|(_, number)| &sightings[*number as usize]);
+            if let Some(other) = others.find(|other| are_two_sides(one, other)) {
+                opposite[*number as usize] = other.agent;
+            }
+        }
     }
+    opposite
+}
+
+fn are_two_sides(one: &Sighting, other: &Sighting) -> bool {
+    let overlaps = other.span.0 <= one.span.1.saturating_add(SLACK_MS)
+        && one.span.0 <= other.span.1.saturating_add(SLACK_MS);
+    other.agent != one.agent && other.opened != one.opened && other.local == one.remote && overlaps
 }

@@ -24,7 +24,7 @@ pub(super) fn contacts(story: &Story) -> (Vec<Contact>, Vec<u32>) {
     let (mut contacts, mut outside) = (Vec::with_capacity(story.sightings.len()), Vec::new());
     for (number, sighting) in story.sightings.iter().enumerate() {
         let number = number as u32;
-        let Some((peer, belief)) = cast.other_side(story, sighting) else {
+        let Some((peer, belief)) = cast.other_side(number, sighting) else {
             outside.push(number);
             continue;
         };

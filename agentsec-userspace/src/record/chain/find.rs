@@ -9,7 +9,7 @@ use super::story::{AddressNumber, AgentNumber, Mark, Sighting, Story};
 use crate::core::community_id::{DEFAULT_SEED, FlowTuple};
 use crate::core::protocol::protocol_name;
 use crate::record::timestamp::Timestamp;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
 
 /// Bytes to one endpoint that are much.
@@ -146,7 +146,7 @@ impl Search<'_> {
     /// What every reached agent had to do with every agent that it talked to afterwards. Where both sides tell of a
     /// flow, it is counted as the opening side tells it.
     fn sums(&self) -> BTreeMap<(AgentNumber, AgentNumber), Sum> {
-        let mut sums: BTreeMap<_, [Sum; 2]> = BTreeMap::new();
+        let mut sums: HashMap<_, [Sum; 2]> = HashMap::new();
         for contact in self.contacts {
             let after = self.arrival(contact.from).is_some_and(|arrival| contact.span.1 >= arrival.at);
             if after {

@@ -55,9 +55,10 @@ pub fn ask(
             after = answer.covered_to;
         }
     }
-    for entry in source.entries_from(after.unwrap_or(0))?.skip(usize::from(after.is_some())) {
-        let (_, line) = entry?;
-        if query.wants(&line) {
+    for entry in source.entries_from(after.unwrap_or(0))? {
+        let (place, line) = entry?;
+        // The one that was handed over last may have been removed meanwhile.
+        if after.is_none_or(|after| place > after) && query.wants(&line) {
             each(&line);
         }
     }

@@ -103,20 +103,32 @@ impl Report {
     }
 }
 
+/// What hears how far a check is: entries, and of how many.
+pub type Heard<'a> = &'a mut dyn FnMut(u64, u64);
+
 /// Checks the log in `store`, of the given key, against `kept` checkpoints.
 ///
 /// # Errors
 ///
 /// When a file cannot be read. What is wrong with those that can is in the report.
 pub fn check(store: &TileStore, key: &PublicKey, kept: &[Kept]) -> Result<Report> {
+    check_heard(store, key, kept, &mut |_, _| {})
+}
+
+/// The same, telling how far it is.
+///
+/// # Errors
+///
+/// When a file cannot be read.
+pub fn check_heard(store: &TileStore, key: &PublicKey, kept: &[Kept], heard: Heard<'_>) -> Result<Report> {
     const ATTEMPTS: usize = 3;
-    let mut report = check_once(store, key, kept)?;
+    let mut report = check_once(store, key, kept, heard)?;
     // A writer may have replaced files between two looks at them.
     for _ in 1..ATTEMPTS {
         if report.is_clean() || !is_being_written(store) {
             break;
         }
-        report = check_once(store, key, kept)?;
+        report = check_once(store, key, kept, heard)?;
     }
     Ok(report)
 }
@@ -127,7 +139,7 @@ pub fn is_being_written(store: &TileStore) -> bool {
     File::open(store.root().join(LOCK_NAME)).is_ok_and(|lock| lock.try_lock().is_err())
 }
 
-fn check_once(store: &TileStore, key: &PublicKey, kept: &[Kept]) -> Result<Report> {
+fn check_once(store: &TileStore, key: &PublicKey, kept: &[Kept], heard: Heard<'_>) -> Result<Report> {
     let report = Report { origin: key.name().to_owned(), key: key.to_string(), ..Report::default() };
     let mut check = Check { store, report, tree: Frontier::default(), heads: Vec::new(), agreed: 0 };
     let own = check.own_checkpoint(key)?;
@@ -138,7 +150,7 @@ fn check_once(store: &TileStore, key: &PublicKey, kept: &[Kept]) -> Result<Repor
     }
     check.heads.sort_by_key(|head| head.checkpoint.size);
     check.compare_heads();
-    check.published()?;
+    check.published(heard)?;
     check.write_ahead()?;
     check.heads_beyond();
     check.strays()?;
@@ -237,7 +249,7 @@ impl Check<'_> {
         }
     }
 
-    fn published(&mut self) -> Result<()> {
+    fn published(&mut self, heard: Heard<'_>) -> Result<()> {
         let size = self.report.signed;
         let mut first = 0;
         while first < size {
@@ -247,6 +259,7 @@ impl Check<'_> {
                 self.push(hash)?;
             }
             first += entries.width;
+            heard(first, size);
         }
         self.edge()
     }
@@ -351,7 +364,7 @@ impl Check<'_> {
     /// What is not in tiles yet.
     fn write_ahead(&mut self) -> Result<()> {
         let signed = self.report.signed;
-        let contents = read_wal(self.store.root()).context("reading the write-ahead file")?;
+        let contents = read_wal(self.store.root(), signed).context("reading the write-ahead file")?;
         if self.tree.size() < signed {
             return Ok(());
         }

@@ -8,14 +8,15 @@ use super::merkle::{Hash, leaf_hash};
 use super::note::{Checkpoint, Signer};
 use super::tiles::{ENTRY_BYTES, Kind, TILE_WIDTH, Tile, TileStore, push_entry};
 use super::tree::Frontier;
-use super::wal::{self, Wal};
+use super::wal::{self, AREA_BYTES, Wal};
 use super::{key, recover};
-use crate::record::log::{SinkError, Storage};
+use crate::record::event::Event;
+use crate::record::sink::{EventSink, SinkError, Storage};
 use anyhow::{Context, Result};
 use serde_json::Value;
 use std::fs::{self, File, OpenOptions};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
 use std::path::Path;
 
 /// The write-ahead file, in the log's directory.
@@ -26,6 +27,8 @@ pub const LOCK_NAME: &str = "lock";
 const WAL_EMPTY_BYTES: u64 = 1 << 20;
 /// No more is written ahead of tiles that cannot be written.
 const WAL_FULL_BYTES: u64 = 64 << 20;
+/// Tiles that are written together: each is a file of its own until all are on the disk.
+const AT_ONCE: usize = 64;
 
 /// The log, open for writing.
 #[derive(Debug)]
@@ -75,11 +78,10 @@ impl EvidenceLog {
         signer: Signer,
         tree: Frontier,
         bundle: Vec<u8>,
-        storage: File,
+        wal: Wal<File>,
         lock: File,
     ) -> Self {
         let published = tree.size();
-        let wal = Wal::new(storage, 0);
         Self { store, wal, signer, tree, bundle, full: Vec::new(), published, _lock: lock }
     }
 }
@@ -177,18 +179,20 @@ impl<S: Storage> EvidenceLog<S> {
         if self.published == self.size() && self.full.is_empty() {
             return Ok(());
         }
-        while let Some((tile, bytes)) = self.full.first() {
-            self.store.write(*tile, bytes)?;
-            self.full.remove(0);
+        let mut first = 0;
+        while first < self.full.len() {
+            let next = (first + AT_ONCE).min(self.full.len());
+            let tiles: Vec<_> =
+                self.full[first..next].iter().map(|(tile, bytes)| (*tile, &bytes[..])).collect();
+            self.store.write(&tiles)?;
+            first = next;
         }
+        self.full.clear();
         let width = self.size() % TILE_WIDTH;
-        if width > 0 {
-            let tile = Tile { kind: Kind::Entries, index: self.size() / TILE_WIDTH, width };
-            self.store.write(tile, &self.bundle)?;
-        }
-        for (tile, hashes) in self.tree.partial_tiles() {
-            self.store.write(tile, hashes.as_flattened())?;
-        }
+        let bundle = Tile { kind: Kind::Entries, index: self.size() / TILE_WIDTH, width };
+        let entries = (width > 0).then_some((bundle, &self.bundle[..]));
+        let hashes = self.tree.partial_tiles().map(|(tile, hashes)| (tile, hashes.as_flattened()));
+        self.store.write(&entries.into_iter().chain(hashes).collect::<Vec<_>>())?;
         let root: Hash = self.tree.root();
         self.store.replace("checkpoint", self.signer.checkpoint(self.size(), &root).as_bytes())?;
         self.published = self.size();
@@ -211,18 +215,33 @@ impl<S: Storage> EvidenceLog<S> {
     pub(super) fn wal_mut(&mut self) -> &mut Wal<S> {
         &mut self.wal
     }
+}
 
-    pub(super) fn replace_wal(&mut self, wal: Wal<S>) {
-        self.wal = wal;
+/// Events go into it as the lines that they are. Those about containment wait for the disk.
+impl<S: Storage> EventSink for EvidenceLog<S> {
+    fn append(&mut self, events: &[Event]) -> Result<(), SinkError> {
+        let entries: Vec<String> = events.iter().map(Event::to_line).collect();
+        let durable = events.iter().any(|event| event.event_type.is_containment());
+        Self::append(self, &entries, durable)
     }
 }
 
 /// Opens the write-ahead file of the log in `directory`.
 pub(super) fn open_wal(directory: &Path) -> Result<File> {
     let path = directory.join(WAL_NAME);
-    let file = OpenOptions::new().read(true).append(true).create(true).mode(0o600).open(&path);
+    let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(&path);
     let file = file.with_context(|| format!("opening {}", path.display()))?;
-    File::open(directory)?.sync_all().with_context(|| format!("syncing {}", directory.display()))?;
+    let length = file.metadata()?.len();
+    if length < AREA_BYTES {
+        // Written, so that it has blocks. Where there is no room for that, it gets them as it grows.
+        let zeros = vec![0; (AREA_BYTES - length) as usize];
+        if file.write_all_at(&zeros, length).is_err() {
+            file.set_len(length)?;
+        }
+    }
+    file.sync_all()
+        .and_then(|()| File::open(directory)?.sync_all())
+        .with_context(|| format!("syncing {}", path.display()))?;
     Ok(file)
 }
 

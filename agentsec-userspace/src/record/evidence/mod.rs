@@ -8,6 +8,7 @@ pub mod key;
 pub mod log;
 pub mod merkle;
 pub mod note;
+pub mod proof;
 mod recover;
 pub mod source;
 #[cfg(test)]

@@ -4,12 +4,13 @@
 //! evidence: they are set aside as they are, and a new log with a key of its own is begun.
 
 use super::files::removed_before;
+use super::key;
 use super::log::{EvidenceLog, LOCK_NAME, Opened, WAL_NAME, new_origin, open_wal, signer};
-use super::merkle::{Hash, leaf_hash, root_of};
+use super::merkle::{Hash, leaf_hash};
 use super::note::{Checkpoint, Signer};
 use super::tiles::{Kind, TILE_WIDTH, Tile, TileStore, entries_in, hashes_in, tile_at};
 use super::tree::Frontier;
-use super::{key, wal};
+use super::wal::{self, Wal};
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
 use std::fs::{self, File};
@@ -141,18 +142,18 @@ fn rebuild(store: &TileStore, checkpoint: &Checkpoint) -> Result<Frontier> {
     while first < checkpoint.size {
         let tile = tile_at(Kind::Entries, first, checkpoint.size);
         for leaf in leaves(store, tile)? {
-            tree.push(leaf, &mut |tile, hashes| tiles.push((tile, root_of(hashes), hashes.to_vec())));
+            tree.push(leaf, &mut |tile, hashes| tiles.push((tile, hashes.to_vec())));
         }
         first += tile.width;
     }
     if tree.root() != checkpoint.root {
         return Err(contradiction("its entries are not those that its checkpoint covers"));
     }
-    for (tile, _, hashes) in tiles {
-        store.write(tile, hashes.as_flattened())?;
+    for (tile, hashes) in tiles {
+        store.write(&[(tile, hashes.as_flattened())])?;
     }
     for (tile, hashes) in tree.partial_tiles() {
-        store.write(tile, hashes.as_flattened())?;
+        store.write(&[(tile, hashes.as_flattened())])?;
     }
     Ok(tree)
 }
@@ -182,10 +183,11 @@ fn continue_with(store: &TileStore, begun: Begun, lock: &File) -> Result<(Eviden
     let mut storage = open_wal(store.root())?;
     let mut bytes = Vec::new();
     storage.read_to_end(&mut bytes).context("reading the write-ahead file")?;
-    let contents = wal::read(&bytes);
     let signed = begun.tree.size();
+    let contents = wal::read(&bytes, signed);
     let lock = lock.try_clone().context("keeping the lock")?;
-    let mut log = EvidenceLog::assemble(store.clone(), begun.signer, begun.tree, begun.bundle, storage, lock);
+    let wal = Wal::new(storage, contents.good_bytes, contents.good_bytes + contents.torn_bytes);
+    let mut log = EvidenceLog::assemble(store.clone(), begun.signer, begun.tree, begun.bundle, wal, lock);
     let mut gap = false;
     for batch in contents.batches {
         gap |= batch.first > log.size();
@@ -197,13 +199,12 @@ fn continue_with(store: &TileStore, begun: Begun, lock: &File) -> Result<(Eviden
             log.take(entry);
         }
     }
-    *log.wal_mut() = wal::Wal::new(open_wal(store.root())?, contents.good_bytes);
     if contents.damaged || gap {
         // Acknowledged once and unreadable now: what can be read goes on, the file is kept.
         log.publish()?;
         let kept = free_name(&store.root().join(format!("{WAL_NAME}.damaged")));
         fs::rename(store.root().join(WAL_NAME), &kept).context("setting the write-ahead file aside")?;
-        log.replace_wal(wal::Wal::new(open_wal(store.root())?, 0));
+        *log.wal_mut() = Wal::new(open_wal(store.root())?, 0, 0);
         amiss.push(json!({ "what": "write_ahead", "entries_kept": log.size() - signed, "kept_as": kept,
                            "offset": contents.good_bytes, "bytes": contents.torn_bytes }));
     } else if contents.torn_bytes > 0 {

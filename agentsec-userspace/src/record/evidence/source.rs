@@ -12,7 +12,7 @@ use std::collections::VecDeque;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 /// The log in a directory.
 #[derive(Clone, Debug)]
@@ -22,7 +22,14 @@ pub struct EvidenceSource {
 
 /// Changes when the log does.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Stamp([Option<(u64, SystemTime)>; 2]);
+pub struct Stamp {
+    files: [Option<(u64, SystemTime)>; 2],
+    /// When it was taken, if something was written just before: what is written now may have the same time.
+    fresh: Option<SystemTime>,
+}
+
+/// Files of the same time may have been written so far from each other.
+const GRAIN: Duration = Duration::from_millis(50);
 
 impl EvidenceSource {
     /// The log in `directory`, which need not exist yet.
@@ -44,7 +51,32 @@ impl EvidenceSource {
             let found = fs::metadata(self.store.root().join(name)).ok()?;
             Some((found.len(), found.modified().ok()?))
         };
-        Stamp([of(WAL_NAME), of("checkpoint")])
+        let files = [of(WAL_NAME), of("checkpoint")];
+        let now = SystemTime::now();
+        let is_fresh = |time: SystemTime| now.duration_since(time).map_or(true, |age| age < GRAIN);
+        let fresh = files.iter().flatten().any(|(_, time)| is_fresh(*time)).then_some(now);
+        Stamp { files, fresh }
+    }
+
+    /// Which log it is, once it has a checkpoint.
+    ///
+    /// # Errors
+    ///
+    /// When the checkpoint cannot be read.
+    pub fn origin(&self) -> io::Result<Option<String>> {
+        let signed = self.store.checkpoint()?;
+        Ok(signed.and_then(|signed| signed.lines().next().map(str::to_owned)))
+    }
+
+    /// Entries so far.
+    ///
+    /// # Errors
+    ///
+    /// When the log cannot be read.
+    pub fn size(&self) -> io::Result<u64> {
+        let published = self.published()?;
+        let ends = self.waiting()?.into_iter().map(|batch| batch.first + batch.entries.len() as u64);
+        Ok(ends.fold(published, u64::max))
     }
 
     /// Entries that the latest checkpoint covers.
@@ -63,14 +95,15 @@ impl EvidenceSource {
     }
 
     fn waiting(&self) -> io::Result<Vec<Batch>> {
-        read_wal(self.store.root()).map(|contents| contents.batches)
+        read_wal(self.store.root(), 0).map(|contents| contents.batches)
     }
 }
 
-/// The write-ahead file of the log in `directory`; an empty one if there is none.
-pub(super) fn read_wal(directory: &Path) -> io::Result<wal::Contents> {
+/// The write-ahead file of the log in `directory`, of which `covered` entries are in tiles; an empty one if there is
+/// none.
+pub(super) fn read_wal(directory: &Path, covered: u64) -> io::Result<wal::Contents> {
     match fs::read(directory.join(WAL_NAME)) {
-        Ok(bytes) => Ok(wal::read(&bytes)),
+        Ok(bytes) => Ok(wal::read(&bytes, covered)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(wal::Contents::default()),
         Err(error) => Err(error),
     }

@@ -57,6 +57,13 @@ fn made(size: u64, waiting: u64) -> tempfile::TempDir {
     directory
 }
 
+/// What is in the write-ahead file of the log in `directory`, without the zeros behind it.
+fn ahead(directory: &Path) -> Vec<u8> {
+    let mut bytes = fs::read(directory.join("wal")).unwrap();
+    bytes.truncate(bytes.iter().rposition(|&byte| byte != 0).map_or(0, |last| last + 1));
+    bytes
+}
+
 fn copy(from: &Path, to: &Path) {
     fs::create_dir_all(to).unwrap();
     for entry in fs::read_dir(from).unwrap() {
@@ -124,10 +131,10 @@ fn a_write_ahead_file_cut_at_any_byte_loses_nothing_that_was_whole() {
     for first in [260, 262, 300] {
         let next = first + if first == 262 { 38 } else { 2 };
         log.append(&entries(first..next), true).unwrap();
-        ends.push((fs::metadata(path.join("wal")).unwrap().len() as usize, next));
+        ends.push((ahead(path).len(), next));
     }
     drop(log);
-    let whole = fs::read(path.join("wal")).unwrap();
+    let whole = ahead(path);
     for cut in 0..=whole.len() {
         for zeros in [0, 512] {
             let again = scratch();
@@ -135,13 +142,13 @@ fn a_write_ahead_file_cut_at_any_byte_loses_nothing_that_was_whole() {
             let mut tail = whole[..cut].to_vec();
             tail.resize(cut + zeros, 0);
             fs::write(again.path().join("wal"), tail).unwrap();
-            let (end, kept) = *ends.iter().rfind(|(end, _)| *end <= cut).unwrap();
+            let (end, kept) = ends.iter().rfind(|(end, _)| *end <= cut).unwrap();
             let Opened { mut log, amiss } = EvidenceLog::open(again.path(), "host").unwrap();
-            let torn = cut + zeros > end;
+            let torn = whole[*end..cut].iter().any(|&byte| byte != 0);
             assert_eq!(amiss.len(), usize::from(torn), "cut at {cut}: {amiss:?}");
             assert!(amiss.iter().all(|told| told["what"] == "torn_batch"));
-            assert_eq!(log.size(), kept, "cut at {cut}");
-            log.append(&entries(kept..kept + 1), true).unwrap();
+            assert_eq!(log.size(), *kept, "cut at {cut}");
+            log.append(&entries(*kept..kept + 1), true).unwrap();
             log.publish().unwrap();
             drop(log);
             assert_eq!(read(again.path()), entries(0..kept + 1));
@@ -361,7 +368,7 @@ fn a_damaged_write_ahead_file_is_kept_and_told() {
     }
     drop(log);
     let wal = directory.path().join("wal");
-    let mut bytes = fs::read(&wal).unwrap();
+    let mut bytes = ahead(directory.path());
     let middle = bytes.len() / 2;
     bytes[middle] ^= 1;
     fs::write(&wal, &bytes).unwrap();
@@ -369,7 +376,7 @@ fn a_damaged_write_ahead_file_is_kept_and_told() {
     assert_eq!(found(&report), [(What::Changed, Some(1))]);
     let Opened { log, amiss } = EvidenceLog::open(directory.path(), "host").unwrap();
     assert_eq!((log.size(), amiss[0]["what"].as_str()), (1, Some("write_ahead")));
-    assert_eq!(fs::read(amiss[0]["kept_as"].as_str().unwrap()).unwrap(), bytes);
+    assert!(fs::read(amiss[0]["kept_as"].as_str().unwrap()).unwrap().starts_with(&bytes));
 }
 
 #[test]
@@ -394,7 +401,8 @@ proptest! {
         let trusted = key::read_public(path).unwrap();
         let all: Vec<_> = files(path).into_iter().filter(|file| fs::metadata(file).unwrap().len() > 0).collect();
         let file = &all[which.index(all.len())];
-        let mut bytes = fs::read(file).unwrap();
+        let mut bytes = if file.ends_with("wal") { ahead(path) } else { fs::read(file).unwrap() };
+        prop_assume!(!bytes.is_empty());
         let position = at.index(bytes.len());
         // A write-ahead file cut between two batches is a shorter one: nothing signs those yet.
         prop_assume!(!(cut && file.ends_with("wal") && position == 0));

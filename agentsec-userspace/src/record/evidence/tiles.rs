@@ -2,6 +2,7 @@
 //! themselves in `tile/entries/<N>[.p/<W>]`.
 
 use super::merkle::{Hash, Nodes, root_of};
+use std::collections::BTreeSet;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
@@ -132,21 +133,36 @@ impl TileStore {
         Ok(None)
     }
 
-    /// Writes a tile; it is on the disk afterwards. One that becomes full takes the place of its narrower ones.
+    /// Writes tiles; they are on the disk afterwards. One that becomes full takes the place of its narrower ones.
     ///
     /// # Errors
     ///
-    /// When it cannot; the tile is then not there, or as it was.
-    pub fn write(&self, tile: Tile, bytes: &[u8]) -> io::Result<()> {
-        self.replace(&tile.path(), bytes)?;
-        if tile.width == TILE_WIDTH {
-            let narrower = self.root.join(tile.path() + ".p");
-            match fs::remove_dir_all(narrower) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-                _ => {}
-            }
+    /// When it cannot; each is then not there, or as it was, or written.
+    pub fn write(&self, tiles: &[(Tile, &[u8])]) -> io::Result<()> {
+        let new = |number: usize| self.root.join(format!("new.{number}"));
+        let mut files = Vec::with_capacity(tiles.len());
+        // All are written before the first is synced: then the file system has to do most of that once.
+        for (number, (tile, bytes)) in tiles.iter().enumerate() {
+            let written = create(&new(number)).and_then(|mut file| file.write_all(bytes).map(|()| file));
+            files.push(written.map_err(|error| named(&tile.path(), &error))?);
         }
-        Ok(())
+        files.iter().try_for_each(File::sync_all)?;
+        let mut directories = BTreeSet::new();
+        for (number, (tile, _)) in tiles.iter().enumerate() {
+            let target = self.root.join(tile.path());
+            let directory = target.parent().unwrap_or(&self.root);
+            make_directories(directory)?;
+            fs::rename(new(number), &target).map_err(|error| named(&tile.path(), &error))?;
+            directories.insert(directory.to_owned());
+        }
+        directories.iter().try_for_each(|directory| File::open(directory)?.sync_all())?;
+        let full = tiles.iter().map(|(tile, _)| tile).filter(|tile| tile.width == TILE_WIDTH);
+        full.map(|tile| self.root.join(tile.path() + ".p")).try_for_each(|narrower| match fs::remove_dir_all(
+            narrower,
+        ) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        })
     }
 
     /// Puts `bytes` at `path` in one step: afterwards they are on the disk, or what was there before still is.
@@ -172,8 +188,7 @@ impl TileStore {
         let directory = target.parent().unwrap_or(&self.root);
         make_directories(directory)?;
         let new = self.root.join(new);
-        let written = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&new);
-        let written = written.and_then(|mut file| {
+        let written = create(&new).and_then(|mut file| {
             file.write_all(bytes)?;
             file.sync_all()
         });
@@ -206,6 +221,11 @@ fn cut(tile: Tile, mut bytes: Vec<u8>) -> Vec<u8> {
     };
     bytes.truncate(length);
     bytes
+}
+
+/// A file that only its owner reads.
+fn create(path: &Path) -> io::Result<File> {
+    OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)
 }
 
 fn named(path: &str, error: &io::Error) -> io::Error {
@@ -299,9 +319,9 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let store = TileStore::new(directory.path());
         let partial = Tile { kind: Kind::Hashes(0), index: 0, width: 3 };
-        store.write(partial, &[1; 96]).unwrap();
+        store.write(&[(partial, &[1; 96])]).unwrap();
         assert_eq!(store.read(partial).unwrap().unwrap(), [1; 96]);
-        store.write(partial.full(), &[2; 8192]).unwrap();
+        store.write(&[(partial.full(), &[2; 8192])]).unwrap();
         assert!(!directory.path().join("tile/0/000.p").exists());
         assert_eq!(store.read(partial).unwrap().unwrap(), [2; 96], "its beginning");
         assert_eq!(store.read(Tile { index: 1, ..partial }).unwrap(), None);

@@ -2,18 +2,19 @@
 
 use super::keeper::keep;
 use super::*;
-use crate::record::entries::{EventSource, JsonLinesSource};
+use crate::record::entries::EventSource;
+use crate::record::evidence::{EvidenceLog, EvidenceSource};
 use crate::record::query::EventQuery;
 use crate::record::timestamp::Timestamp;
 use proptest::prelude::*;
+use std::cell::RefCell;
 use std::fs;
-use std::io::Write;
-use std::path::PathBuf;
 
 /// A log in a directory of its own.
 struct Log {
     directory: tempfile::TempDir,
-    source: JsonLinesSource,
+    log: RefCell<Option<EvidenceLog>>,
+    source: EvidenceSource,
     files: Files,
 }
 
@@ -36,20 +37,33 @@ fn line(number: u64) -> String {
 impl Log {
     fn new(lines: std::ops::Range<u64>) -> Self {
         let directory = tempfile::tempdir().unwrap();
-        let source = JsonLinesSource::new(&directory.path().join("events.jsonl"));
+        let source = EvidenceSource::in_state(directory.path());
         let files = Files::in_state(directory.path());
-        let log = Self { directory, source, files };
+        let log = Self { directory, log: RefCell::new(None), source, files };
         log.append(lines);
         log
     }
 
-    fn path(&self) -> PathBuf {
-        self.directory.path().join("events.jsonl")
+    fn append(&self, lines: std::ops::Range<u64>) {
+        self.append_lines(&lines.map(line).collect::<Vec<_>>());
     }
 
-    fn append(&self, lines: std::ops::Range<u64>) {
-        let mut file = fs::File::options().create(true).append(true).open(self.path()).unwrap();
-        lines.for_each(|number| writeln!(file, "{}", line(number)).unwrap());
+    /// What is appended is in tiles but for the last hundred, which wait.
+    fn append_lines(&self, lines: &[String]) {
+        let mut log = self.log.borrow_mut();
+        let path = self.directory.path().join("log");
+        let log = log.get_or_insert_with(|| EvidenceLog::open(&path, "host").unwrap().log);
+        let (first, last) = lines.split_at(lines.len().saturating_sub(100));
+        log.append(first, false).unwrap();
+        log.publish().unwrap();
+        log.append(last, false).unwrap();
+    }
+
+    /// Another log takes its place.
+    fn replace(&self, lines: std::ops::Range<u64>) {
+        *self.log.borrow_mut() = None;
+        fs::remove_dir_all(self.directory.path().join("log")).unwrap();
+        self.append(lines);
     }
 
     /// The answer as a reader makes it: the places of the index, then what it does not cover, all checked.
@@ -118,8 +132,7 @@ fn what_is_added_later_is_found_before_and_after_the_index_has_caught_up() {
 #[test]
 fn lines_that_are_no_events_are_counted_and_hide_nothing() {
     let log = Log::new(0..5);
-    let mut file = fs::File::options().append(true).open(log.path()).unwrap();
-    writeln!(file, "not json\n[]\n{{\"event_data\":7}}").unwrap();
+    log.append_lines(&["not json", "[]", "{\"event_data\":7}"].map(str::to_owned));
     log.append(5..10);
     assert_eq!(rebuild(&log.files, &log.source).unwrap(), Built { entries: 13, unreadable: 2 });
     for query in queries() {
@@ -145,8 +158,7 @@ fn an_index_that_is_missing_unfinished_or_of_another_log_is_built_anew() {
     assert_eq!(log.through_index(query).unwrap(), Some(log.scan(query)));
 
     // An old copy of the log put back, and one that was cut and has grown again.
-    let whole = fs::read(log.path()).unwrap();
-    fs::write(log.path(), &whole[..whole.len() / 2]).unwrap();
+    log.replace(0..25);
     assert!(matches!(error(&log), IndexError::OtherLog));
     log.append(400..450);
     assert!(matches!(error(&log), IndexError::OtherLog));

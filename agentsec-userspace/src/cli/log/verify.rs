@@ -1,0 +1,113 @@
+//! `log verify`.
+
+use super::{cannot, public_key};
+use crate::cli::error::CliError;
+use crate::cli::exit::Exit;
+use crate::cli::progress::Entries;
+use crate::cli::style::{Style, Tone, harmless};
+use crate::cli::units::count;
+use crate::cli::{Context, Outcome};
+use crate::record::anchor::{Standing, Trusted, WitnessKey, newest_trusted};
+use crate::record::evidence::check::{Finding, Report, check_heard};
+use crate::record::evidence::note::PublicKey;
+use crate::record::evidence::tiles::TileStore;
+use crate::record::evidence::{LOG_NAME, key};
+use std::path::PathBuf;
+
+#[derive(Debug, clap::Args)]
+pub(in crate::cli) struct Args {
+    /// A checkpoint of this log that was kept elsewhere, or a file with several; may be given more than once
+    #[arg(long, value_name = "FILE")]
+    checkpoint: Vec<PathBuf>,
+    /// Key of a witness whose cosignature under such a checkpoint counts; may be given more than once
+    #[arg(long, value_name = "KEY", requires = "checkpoint")]
+    witness: Vec<String>,
+    /// The log's public key, or a file with it, from where this host cannot change it
+    #[arg(long, value_name = "KEY|FILE")]
+    key: Option<String>,
+}
+
+impl Args {
+    pub(in crate::cli) fn run(self, context: &Context) -> Outcome {
+        let directory = context.global.state_dir.join(LOG_NAME);
+        let failed = |error: anyhow::Error| cannot("the log in", &directory, &error);
+        let key = match &self.key {
+            Some(given) => public_key(given)?,
+            None => key::read_public(&directory).map_err(failed)?,
+        };
+        let trusted = self.trusted(&key)?;
+        let mut progress = Entries::of(context, "checking the log");
+        let mut heard = |done, all| progress.tell(done, all);
+        let store = TileStore::new(&directory);
+        let report = check_heard(&store, &key, &trusted.kept, &mut heard).map_err(failed)?;
+        drop(progress);
+        let standing = trusted.standing(&report);
+        if context.output.json {
+            context.output.object(&Told { report: &report, cosigned: standing.cosigned })?;
+        } else {
+            context.output.text(&render(&report, &standing, self.key.is_some(), context.output.style))?;
+        }
+        Ok(if report.is_clean() { Exit::Ok } else { Exit::Unhealthy })
+    }
+
+    /// What the checkpoints that were given vouch for.
+    fn trusted(&self, key: &PublicKey) -> Result<Trusted, CliError> {
+        let mut files = Vec::new();
+        for path in &self.checkpoint {
+            let text =
+                std::fs::read_to_string(path).map_err(|error| cannot("reading", path, &error.into()))?;
+            files.push((path.display().to_string(), text));
+        }
+        let witness = |given: &String| {
+            WitnessKey::parse(given).map_err(|_| {
+                let message = format!(
+                    "--witness {given}: it is not a witness's key (NAME+HASH+BASE64, cosignature/v1)"
+                );
+                CliError::new(Exit::Usage, message, None)
+            })
+        };
+        let witnesses = self.witness.iter().map(witness).collect::<Result<Vec<_>, _>>()?;
+        newest_trusted(&files, key, &witnesses).map_err(|error| CliError::failure(error.to_string()))
+    }
+}
+
+/// The report, for machines.
+#[derive(serde::Serialize)]
+struct Told<'a> {
+    #[serde(flatten)]
+    report: &'a Report,
+    /// Of the anchored entries, those that a witness has vouched for.
+    cosigned: u64,
+}
+
+fn render(report: &Report, standing: &Standing, is_key_given: bool, style: Style) -> String {
+    let total = report.signed + report.waiting;
+    let mut text = format!("{}: {} entries\n", harmless(&report.origin), count(total));
+    let mut line = |name: &str, entries: u64, what: &str| {
+        if entries > 0 {
+            text.push_str(&format!("  {name:13} {:>12}  {what}\n", count(entries)));
+        }
+    };
+    line("anchored", report.anchored, "covered by a checkpoint that was kept elsewhere");
+    line("cosigned", standing.cosigned, "of these, a witness vouches for them");
+    let own = report.signed.saturating_sub(report.anchored);
+    line("self-attested", own, "signed by this host only: whoever is root here could have rewritten them");
+    line("waiting", report.waiting, "not under a checkpoint yet");
+    line("removed", report.removed, "of the anchored or attested: gone by retention, their hashes are here");
+    if !is_key_given {
+        text.push_str("  the key was taken from this host; `--key` with one kept elsewhere proves more\n");
+    }
+    for Finding { what, entry, file, detail } in &report.findings {
+        let what = serde_json::to_value(what).unwrap_or_default();
+        let what = what.as_str().unwrap_or_default().replace('_', " ");
+        let entry = entry.map(|entry| format!(" entry {entry}")).unwrap_or_default();
+        let name = style.paint(Tone::Bad, &format!("{what}{entry}"));
+        text.push_str(&format!("{name}: {}: {}\n", harmless(file), harmless(detail)));
+    }
+    let verdict = match (report.is_clean(), report.first_bad()) {
+        (true, _) => style.paint(Tone::Good, "nothing is wrong"),
+        (false, Some(entry)) => style.paint(Tone::Bad, &format!("the first bad entry is {entry}")),
+        (false, None) => style.paint(Tone::Bad, "the entries are right, something else is not"),
+    };
+    text + &verdict + "\n"
+}

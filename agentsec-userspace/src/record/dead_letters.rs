@@ -1,0 +1,141 @@
+//! Events that the log would not take, kept in a file on another disk until it does.
+//!
+//! One event to a line, on the disk before anything rests on it. A crash may leave a torn last line, which nobody was
+//! told is kept, or events that are in the log already: those are passed over by their id.
+
+use super::event::{Event, verify};
+use super::sink::SinkError;
+use anyhow::{Context, Result};
+use std::collections::HashSet;
+use std::fs::{File, OpenOptions};
+use std::io::{self, BufRead, BufReader, Seek, SeekFrom};
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+/// The file's name in the directory that is configured.
+pub const NAME: &str = "agentsec-dead-letters.jsonl";
+
+/// The file.
+#[derive(Debug)]
+pub struct DeadLetters {
+    path: PathBuf,
+    file: File,
+    /// Bytes of whole lines.
+    good: u64,
+    /// What was delivered of them.
+    delivered: u64,
+    most_bytes: u64,
+    /// In the log already, though they are here as well.
+    known: HashSet<String>,
+}
+
+impl DeadLetters {
+    /// The file in `directory`, which takes at most `most_bytes`. `recent` are the log's latest entries: what a crash
+    /// has left here though it is there is not written twice.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be opened, or another daemon uses it.
+    pub fn open(
+        directory: &Path,
+        most_bytes: u64,
+        recent: impl FnOnce(u64) -> io::Result<Vec<Vec<u8>>>,
+    ) -> Result<Self> {
+        let path = directory.join(NAME);
+        let file =
+            OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(&path);
+        let file = file.with_context(|| format!("opening {}", path.display()))?;
+        file.try_lock()
+            .map_err(io::Error::from)
+            .with_context(|| format!("{}: another process uses it", path.display()))?;
+        let (good, count) = whole_lines(&file).with_context(|| format!("reading {}", path.display()))?;
+        file.set_len(good)?;
+        let mut letters = Self { path, file, good, delivered: 0, most_bytes, known: HashSet::new() };
+        if count > 0 {
+            let recent = recent(count).context("reading the log's end")?;
+            let ids = recent.iter().filter_map(|line| verify(std::str::from_utf8(line).ok()?).ok());
+            letters.known = ids.map(|event| event.event_id).collect();
+        }
+        Ok(letters)
+    }
+
+    /// Where it is.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Appends events; they are on the disk afterwards.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot, or there is no room for them; none of them is there then.
+    pub fn append(&mut self, events: &[&Event]) -> Result<(), SinkError> {
+        let text: String = events.iter().map(|event| event.to_line() + "\n").collect();
+        if self.good + text.len() as u64 > self.most_bytes {
+            let message = format!("{}: it may take {} bytes only", self.path.display(), self.most_bytes);
+            return Err(SinkError { kind: io::ErrorKind::StorageFull, message });
+        }
+        let written = self.file.write_all_at(text.as_bytes(), self.good).and_then(|()| self.file.sync_data());
+        if let Err(error) = written {
+            // What is torn is behind what counts, and is written over.
+            let _ = self.file.set_len(self.good);
+            return Err(error.into());
+        }
+        self.good += text.len() as u64;
+        Ok(())
+    }
+
+    /// Gives everything to `take`, so many events at once, and is empty then.
+    ///
+    /// # Errors
+    ///
+    /// Those of `take`, or of reading. What was taken is not given again.
+    pub fn deliver(
+        &mut self,
+        at_once: usize,
+        mut take: impl FnMut(&[Event]) -> Result<(), SinkError>,
+    ) -> Result<(), SinkError> {
+        if self.good == 0 {
+            return Ok(());
+        }
+        let mut file = &self.file;
+        file.seek(SeekFrom::Start(self.delivered))?;
+        let mut lines = BufReader::new(file).lines();
+        loop {
+            let (mut batch, mut bytes) = (Vec::new(), 0);
+            for line in lines.by_ref().take(at_once) {
+                let line = line?;
+                bytes += line.len() as u64 + 1;
+                // A line that is no event was damaged here; the log's own record of the gap counts it as delayed.
+                batch.extend(verify(&line).ok().filter(|event| !self.known.contains(&event.event_id)));
+            }
+            if bytes == 0 {
+                break;
+            }
+            if !batch.is_empty() {
+                take(&batch)?;
+            }
+            self.delivered += bytes;
+        }
+        self.file.set_len(0)?;
+        (self.good, self.delivered) = (0, 0);
+        self.known.clear();
+        Ok(())
+    }
+}
+
+/// Bytes and number of the lines that have an end.
+fn whole_lines(file: &File) -> io::Result<(u64, u64)> {
+    let mut reader = BufReader::new(file);
+    let (mut good, mut count, mut line) = (0, 0, Vec::new());
+    loop {
+        line.clear();
+        let bytes = reader.read_until(b'\n', &mut line)?;
+        if line.last() != Some(&b'\n') {
+            return Ok((good, count));
+        }
+        good += bytes as u64;
+        count += 1;
+    }
+}
