@@ -1,4 +1,4 @@
-//! Old entries shipped to an S3 server that is not ours, while the log is being written.
+//! Old entries leave the log while it is being written: to an S3 server that is not ours, and at a running daemon.
 
 use std::fs;
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
@@ -15,10 +15,12 @@ use agentsec::record::evidence::check::check;
 use agentsec::record::evidence::tiles::entries_in;
 use agentsec::record::evidence::{EvidenceLog, key};
 use agentsec::record::retention::{Retention, Told, accounted_for};
+use agentsec_tests::daemon::{Config, Launch};
+use agentsec_tests::lab::Lab;
 use agentsec_tests::scene::LONG;
 use agentsec_tests::wait;
 use anyhow::{Context, Result, bail, ensure};
-use serde_json::json;
+use serde_json::{Value, json};
 
 const SECOND: u64 = 1_000_000_000;
 
@@ -129,5 +131,45 @@ fn old_bundles_go_to_s3_while_the_log_is_written_and_what_stays_is_proved() -> R
     let bundle = server.curl("GET", &format!("/evidence/{prefix}/tile/entries/001"))?;
     let entries = entries_in(&bundle).context("a bundle")?;
     assert_eq!((entries.len(), entries[7]), (256, entry(263).as_bytes()));
+    Ok(())
+}
+
+#[test]
+fn a_daemon_lets_old_entries_go_under_an_event_of_its_own_and_again_after_kill_9() -> Result<()> {
+    let lab = Lab::routed(1)?;
+    let archive = tempfile::tempdir()?;
+    let config = Config::new()
+        .set("log.retention.interval", "1s")
+        .set("log.retention.keep.age", "60s")
+        .set("log.retention.ship_to", archive.path().display().to_string());
+    let mut daemon = Launch::new(lab.host(), &config).prepare()?;
+    let directory = daemon.paths().state().join("log");
+    {
+        let mut begun = EvidenceLog::open(&directory, "host")?.log;
+        begun.append(&(0..1000).map(entry).collect::<Vec<_>>(), true)?;
+        begun.close()?;
+    }
+    daemon.begin()?;
+    daemon.wait_ready()?;
+    let gone = directory.join("tile/entries/002");
+    // Whatever it was at, the next one finishes.
+    daemon.kill9()?;
+    daemon.restart()?;
+    wait::until("the bundles' removal", LONG, || (!gone.exists()).then_some(()))?;
+    let said = daemon.cli_ok(&["events", "--json", "--type", "LOSS"])?;
+    let told: Vec<Value> = said.lines().map(serde_json::from_str).collect::<Result<_, _>>()?;
+    let retention =
+        told.iter().find(|event| event["event_data"]["what"] == "retention").context("the event")?;
+    assert_eq!(retention["event_data"]["removed_before"], 768);
+    assert_eq!(retention["event_data"]["shipped_to"].as_str(), archive.path().to_str());
+    let origin = retention["event_data"]["log"].as_str().context("the log's name")?;
+    ensure!(archive.path().join(origin).join("tile/entries/002").exists());
+    daemon.terminate()?;
+    let verified = daemon.cli(&["log", "verify", "--json"])?;
+    let report: Value = serde_json::from_slice(&verified.stdout).with_context(|| format!("{verified:?}"))?;
+    ensure!(verified.status.success() && report.to_string().contains("\"removed\":768"), "{report}");
+    let plan =
+        daemon.cli_ok(&["log", "retention", "--config", &daemon.paths().config().display().to_string()])?;
+    ensure!(plan.contains("those before entry 768 have gone"), "{plan}");
     Ok(())
 }
