@@ -140,8 +140,10 @@ impl Remedy {
             Self::Bpffs => words(&format!("mount -t bpf bpf {BPFFS}")),
             Self::Python { name, packages } => {
                 let home = crate::workspace::python_dir(name).display().to_string();
+                // Brackets are the shell's own.
+                let quoted: Vec<String> = packages.iter().map(|package| format!("'{package}'")).collect();
                 let install =
-                    format!("{home}/bin/pip install --disable-pip-version-check {}", packages.join(" "));
+                    format!("{home}/bin/pip install --disable-pip-version-check {}", quoted.join(" "));
                 let ready = crate::workspace::python_ready(name).display().to_string();
                 // A half-made environment is made anew, and one that is whole says so.
                 let script = format!("python3 -m venv --clear {home} && {install} && touch {ready}");

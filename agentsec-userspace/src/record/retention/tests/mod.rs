@@ -224,11 +224,13 @@ fn an_archive_that_cannot_take_them_keeps_them_here() {
 
 #[test]
 fn a_damaged_bundle_is_evidence_and_stays() {
-    for file in ["tile/entries/001", "tile/0/001"] {
+    // The first entry, one in the middle and the last, and hashes.
+    for (file, part) in [("entries", 0), ("entries", 1), ("entries", 2), ("0", 0), ("0", 1), ("0", 2)] {
         let site = Site::of(1000);
-        let path = site.path().join("log").join(file);
+        let path = site.path().join(format!("log/tile/{file}/001"));
         let mut bytes = fs::read(&path).unwrap();
-        bytes[40] ^= 1;
+        let at_byte = 20 + part * (bytes.len() - 40) / 2;
+        bytes[at_byte] ^= 1;
         fs::write(&path, bytes).unwrap();
         let error = format!("{:#}", step(&mut Keeper::new(site.path(), keep(100)), at(2000)).unwrap_err());
         assert!(error.contains("stays as evidence"), "{error}");
