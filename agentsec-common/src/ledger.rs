@@ -122,8 +122,12 @@ pub struct Ledger {
     pub auth_total: [u64; AUTH_ROOM],
     /// The latest trip.
     pub trip: TripRecord,
+    /// Packets recorded, ever: the latest one's sequence number.
+    pub recorded: u64,
+    /// Packets that were not recorded, because another CPU was still writing to their place.
+    pub recorder_lost: u64,
     /// Explicit padding to whole cache lines.
-    pub reserved: [u64; 4],
+    pub reserved: [u64; 2],
 }
 
 const _: () = assert!(size_of::<Ledger>() == 832);

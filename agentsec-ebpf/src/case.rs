@@ -34,11 +34,16 @@ pub struct Case {
     pub endpoint_kind: u8,
     /// Whether the profile expects the packet's endpoint, once known.
     pub typical: u8,
-    /// Explicit padding.
-    pub reserved: u8,
+    /// What the recorder has to know: [`TRIPPED`], [`WOULD_DROP`].
+    pub marks: u8,
     /// What the packet says.
     pub headers: Headers,
 }
+
+/// Mark: this packet tripped the circuit.
+pub const TRIPPED: u8 = 1;
+/// Mark: it passes, and enforcement would have dropped it.
+pub const WOULD_DROP: u8 = 2;
 
 const WORDS: usize = size_of::<Case>() / 8;
 const _: () = assert!(WORDS * 8 == size_of::<Case>());

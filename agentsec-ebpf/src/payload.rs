@@ -50,7 +50,7 @@ pub fn first(skb: *mut __sk_buff, case: &Case, offset: u32) -> Option<First> {
 /// The smaller of a number that is not zero and a power of two, so that the verifier sees that it is neither zero nor
 /// greater: before 6.8 it learns nothing from a comparison with zero.
 #[inline(always)]
-fn at_most(number: u32, most: u32) -> u32 {
+pub fn at_most(number: u32, most: u32) -> u32 {
     let less = if number > most { most - 1 } else { number.wrapping_sub(1) };
     (black_box(less) & (most - 1)) + 1
 }
