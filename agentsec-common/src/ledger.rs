@@ -126,8 +126,10 @@ pub struct Ledger {
     pub recorded: u64,
     /// Packets that were not recorded, because another CPU was still writing to their place.
     pub recorder_lost: u64,
+    /// Monotonic nanoseconds at which the exact time was last asked for a packet that was recorded.
+    pub recorder_time: u64,
     /// Explicit padding to whole cache lines.
-    pub reserved: [u64; 2],
+    pub reserved: u64,
 }
 
 const _: () = assert!(size_of::<Ledger>() == 832);

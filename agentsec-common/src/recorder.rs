@@ -109,11 +109,19 @@ pub const fn no_recorder(generation: u16) -> u64 {
     (generation as u64) << GENERATION_SHIFT
 }
 
-/// Whether the packet of a random number is one in `one_in`.
+/// Whether a packet is one in `one_in`. `count` is a number that no two packets on a CPU have in common, and `salt` one that
+/// only the daemon knows: without it, an agent could count along and send what it wants to hide in between.
 #[inline(always)]
 #[must_use]
-pub const fn is_sampled(one_in: u16, random: u32) -> bool {
-    (random as u64 * one_in as u64) >> 32 == 0
+pub const fn is_sampled(one_in: u16, count: u64, salt: u64) -> bool {
+    ((mix(count ^ salt) >> 32) * one_in as u64) >> 32 == 0
+}
+
+/// Every bit of the result depends on every bit of the number (the finalizer of splitmix64, one round).
+#[inline(always)]
+const fn mix(number: u64) -> u64 {
+    let number = (number ^ number >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    (number ^ number >> 27).wrapping_mul(0x94d0_49bb_1331_11eb)
 }
 
 /// What became of a packet.
@@ -158,7 +166,7 @@ pub struct Entry {
     /// [`written`] or [`writing`] of the packet's sequence number among all recorded of its slot, from one; zero where
     /// nothing was ever recorded.
     pub word: u64,
-    /// Monotonic nanoseconds.
+    /// Monotonic nanoseconds, less than a tick of the kernel's clock late: see [`Self::exact`].
     pub at_ns: u64,
     /// Wire bytes, of all packets that it becomes.
     pub wire_bytes: u64,
@@ -192,13 +200,16 @@ pub struct Entry {
     pub link: u8,
     /// One, when this packet tripped the circuit.
     pub tripped: u8,
+    /// One, when [`Self::at_ns`] is when it came. Zero, when it is that of the agent's first packet in the same tick: asking
+    /// for the time takes longer than all the rest.
+    pub exact: u8,
     /// Explicit padding to a cache line.
-    pub reserved: [u8; 6],
+    pub reserved: [u8; 9],
     /// The packet's first bytes.
     pub data: [u8; DATA_BYTES],
 }
 
-const _: () = assert!(size_of::<Entry>() == 64 + DATA_BYTES);
+const _: () = assert!(size_of::<Entry>() == 64 + DATA_BYTES && core::mem::offset_of!(Entry, data) == 64);
 
 const BUSY: u64 = 1;
 
@@ -236,7 +247,15 @@ mod tests {
     use proptest::prelude::*;
 
     fn any_orders() -> impl Strategy<Value = Orders> {
-        (0..RECORDERS_MAX, any::<bool>(), any::<bool>(), 0..=DATA_BYTES as u8, 0u8..16, 0..=ONE_IN_MAX, any::<u16>())
+        (
+            0..RECORDERS_MAX,
+            any::<bool>(),
+            any::<bool>(),
+            0..=DATA_BYTES as u8,
+            0u8..16,
+            0..=ONE_IN_MAX,
+            any::<u16>(),
+        )
             .prop_map(|(recorder, on, payload, snap_bytes, depth_log2, one_in, generation)| Orders {
                 recorder,
                 on,
@@ -281,10 +300,21 @@ mod tests {
     }
 
     #[test]
-    fn one_in_one_is_every_packet_and_one_in_four_a_quarter() {
-        assert!([0, 1, u32::MAX].iter().all(|&random| is_sampled(1, random)));
-        let of_four = (0..64u32).filter(|&sixtyfourth| is_sampled(4, sixtyfourth << 26)).count();
-        assert_eq!(of_four, 16);
+    fn one_in_one_is_every_packet_and_one_in_sixteen_a_sixteenth_of_any_stretch() {
+        assert!((0..1000).all(|count| is_sampled(1, count, 7)));
+        for (salt, step) in [(0u64, 1u64), (0x1234_5678_9abc_def0, 1), (99, 66), (u64::MAX, 1514)] {
+            let sampled = (0..64_000).filter(|count| is_sampled(16, count * step, salt)).count();
+            assert!((3700..4300).contains(&sampled), "{sampled} of 64,000 with {salt:x} and {step}");
+        }
+    }
+
+    #[test]
+    fn another_salt_chooses_other_packets() {
+        let chosen =
+            |salt| (0..10_000u64).filter(|&count| is_sampled(16, count, salt)).collect::<std::vec::Vec<_>>();
+        let (one, other) = (chosen(1), chosen(2));
+        let common = one.iter().filter(|count| other.contains(count)).count();
+        assert!(common < one.len() / 4, "{common} of {}", one.len());
     }
 
     #[test]

@@ -45,7 +45,7 @@ impl Linear {
     }
 
     #[inline(always)]
-    fn read<T: Copy>(&self, offset: usize) -> Option<T> {
+    pub fn read<T: Copy>(&self, offset: usize) -> Option<T> {
         let at = self.start + offset;
         if at + size_of::<T>() > self.end {
             return None;

@@ -8,7 +8,7 @@ use agentsec_common::profile::{COUNT_INBOUND, COUNT_OUTBOUND, JUDGE_REQUESTS, Pr
 use agentsec_common::risk::{Cause, Signals, judge, score};
 use agentsec_common::window::{Moment, Stamp};
 
-use crate::case::{Case, TRIPPED};
+use crate::case::{Case, marks};
 use crate::emit;
 use crate::maps::{LEDGER, POLICY, PROFILES};
 use crate::signals::{self, Counted, fresh_gauge, gauge};
@@ -124,7 +124,7 @@ pub fn trip(case: &mut Case, words: Words<'_>, cause: Cause) {
     signals::refresh(case, words.profile);
     // The notice from here: from within, it would be one frame deeper, for which 6.1 has no stack.
     if agentsec_trip(case, cause as u32) == 0 {
-        case.marks |= TRIPPED;
+        case.marks |= marks::TRIPPED;
         emit::agentsec_emit(case, NoticeKind::Trip as u32);
     }
 }

@@ -16,7 +16,7 @@ use agentsec_common::profile::{FOLLOW_FLOWS, PRESENT};
 use agentsec_common::risk::Cause;
 
 use crate::account::{self, Seen};
-use crate::case::{Case, WOULD_DROP};
+use crate::case::{Case, marks};
 use crate::frame::{Frames, Layer, Packets};
 use crate::identify::Sender;
 use crate::judge::Words;
@@ -75,6 +75,7 @@ fn passes<L: Layer>(skb: *mut __sk_buff, slot: Slot, direction: Direction) -> bo
     let mut room = MaybeUninit::uninit();
     let case = opened(&mut room, slot, direction, control);
     case.profile_tag = profile.tag(control.row);
+    case.marks = marks::of(control, state) | recorder::mark(policy);
     L::read(skb, case);
     let passes = match settle(skb, case, rests, control, state, Words { policy, ledger, profile }, counters) {
         Verdict::Drop => {
@@ -83,7 +84,7 @@ fn passes<L: Layer>(skb: *mut __sk_buff, slot: Slot, direction: Direction) -> bo
         }
         _ => true,
     };
-    recorder::keep::<L>(skb, case, policy, control, state, passes);
+    recorder::keep::<L>(skb, case, passes);
     passes
 }
 
@@ -159,7 +160,7 @@ fn settle(
     match (recheck(rests, control.epoch, crossed, again), first) {
         (Verdict::Drop, _) => return Verdict::Drop,
         (Verdict::WouldDrop, _) | (_, Verdict::WouldDrop) => {
-            case.marks |= WOULD_DROP;
+            case.marks |= marks::WOULD_DROP;
             account::would_drop(counters, case);
         }
         _ => {}

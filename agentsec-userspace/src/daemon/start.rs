@@ -138,6 +138,7 @@ fn capacities(config: &Config) -> Capacities {
         typical_prefixes: config.daemon.max_typical_prefixes,
         endpoints: config.daemon.max_endpoints,
         flows: config.daemon.max_flows,
+        ..Capacities::default()
     }
 }
 

@@ -11,6 +11,7 @@ mod drop;
 mod object;
 mod program;
 mod questions;
+mod recorder;
 mod row;
 mod scale;
 mod setup;
@@ -46,9 +47,10 @@ pub struct Options {
 type Bench = fn(&Options) -> Result<Vec<Row>>;
 
 /// All benches by name, in the order in which they run.
-const BENCHES: [(&str, Bench); 11] = [
+const BENCHES: [(&str, Bench); 12] = [
     ("program", program::run),
     ("signals", signals::run),
+    ("recorder", recorder::run),
     ("cgroup", cgroup::run),
     ("xdp", xdp::run),
     ("containment", containment::run),
