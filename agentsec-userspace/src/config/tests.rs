@@ -1,6 +1,7 @@
 //! Whole configurations, as operators write them.
 
 mod attachments;
+mod recorder;
 mod recovery;
 
 use super::*;

@@ -208,6 +208,12 @@ impl Engine {
         self.agents.get(&slot).map(|agent| view::of(agent, now))
     }
 
+    /// One agent's score, per mille.
+    #[must_use]
+    pub fn risk_milli(&self, now: Time, slot: Slot) -> Option<u16> {
+        self.agents.get(&slot).map(|agent| agent.contributions(now).total())
+    }
+
     /// Why an agent is in its state, and what would change it.
     #[must_use]
     pub fn explain(&self, now: Time, slot: Slot) -> Option<Explanation> {

@@ -49,6 +49,8 @@ pub struct Losses {
     pub responses: u64,
     /// Samples of answers: the budget was spent, or the ring full.
     pub samples: u64,
+    /// Packets that were not recorded, because their place was being written to.
+    pub records: u64,
 }
 
 impl Losses {
@@ -61,6 +63,7 @@ impl Losses {
             flows: self.flows.saturating_sub(told.flows),
             responses: self.responses.saturating_sub(told.responses),
             samples: self.samples.saturating_sub(told.samples),
+            records: self.records.saturating_sub(told.records),
         }
     }
 
@@ -80,6 +83,7 @@ impl Losses {
             "packets_without_flow": self.flows,
             "answers_without_endpoint": self.responses,
             "samples_lost": self.samples,
+            "packets_not_recorded": self.records,
         })
     }
 }
@@ -92,6 +96,7 @@ impl From<&Ledger> for Losses {
             flows: ledger.flow_overflow,
             responses: ledger.responses_overflow,
             samples: ledger.samples_lost,
+            records: ledger.recorder_lost,
         }
     }
 }

@@ -13,6 +13,7 @@ mod flows;
 mod networks;
 mod observe;
 mod operate;
+mod recorder;
 mod recovery;
 mod reload;
 mod roster;
@@ -48,6 +49,7 @@ use attach::cgroups::Cgroups;
 use bells::{Bells, Rung};
 use flows::Flows;
 use networks::Networks;
+use recorder::Recorders;
 use roster::Roster;
 use samples::Samples;
 use state::StateFile;
@@ -82,6 +84,7 @@ struct Daemon {
     flows: Flows,
     recent: BTreeMap<Slot, Recent>,
     samples: Samples,
+    recorders: Recorders,
     recovery: Option<Service>,
     /// Whether recovery has to hear at once how the agents are now.
     changed: bool,
@@ -210,6 +213,7 @@ impl Daemon {
         let observations = self.observe_all(now);
         self.keep_times(now, &observations);
         self.handle(now, Input::Observed(observations));
+        self.keep_recorders(now);
         self.flush(now);
         if now.mono_ns >= self.next_reclaim_ns {
             self.next_reclaim_ns = now.mono_ns + 1_000_000_000;

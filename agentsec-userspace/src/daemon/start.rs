@@ -60,6 +60,7 @@ impl Daemon {
             flows: Flows::default(),
             recent: BTreeMap::new(),
             samples: super::Samples::default(),
+            recorders: super::Recorders::start(&options, host_name()),
             recovery: None,
             changed: false,
             _index: keep_index(&options.state_dir),
@@ -76,6 +77,7 @@ impl Daemon {
         daemon.say_loaded("start");
         daemon.adopt_pinned()?;
         daemon.adopt_links(&taken)?;
+        daemon.keep_recordings_at_start();
         daemon.add_configured()?;
         daemon.reconcile();
         daemon.tick();
@@ -138,7 +140,7 @@ fn capacities(config: &Config) -> Capacities {
         typical_prefixes: config.daemon.max_typical_prefixes,
         endpoints: config.daemon.max_endpoints,
         flows: config.daemon.max_flows,
-        ..Capacities::default()
+        records: u32::try_from(config.recorder.records()).unwrap_or(u32::MAX),
     }
 }
 

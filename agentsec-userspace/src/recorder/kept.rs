@@ -128,7 +128,10 @@ mod tests {
             fs::File::options().write(true).open(&path).unwrap().set_modified(then).unwrap();
         }
         let found = |name| kept.find(name).is_some();
-        assert_eq!([found("a.0.1.pcapng"), found("b.0.1.pcapng"), found("c.0.1.pcapng")], [false, true, true]);
+        assert_eq!(
+            [found("a.0.1.pcapng"), found("b.0.1.pcapng"), found("c.0.1.pcapng")],
+            [false, true, true]
+        );
         assert!(kept.remove("b.0.1.pcapng").unwrap() && !kept.remove("b.0.1.pcapng").unwrap());
     }
 

@@ -51,7 +51,8 @@ pub fn pcapng_of(recording: &Recording, about: &About) -> Result<Vec<u8>> {
     let mut before = None;
     for packet in &recording.packets {
         let interface = links.iter().position(|link| *link == packet.link).unwrap_or(0) as u32;
-        let missing = before.map_or(0, |before: u64| packet.sequence.saturating_sub(before.saturating_add(1)));
+        let missing =
+            before.map_or(0, |before: u64| packet.sequence.saturating_sub(before.saturating_add(1)));
         before = Some(packet.sequence);
         let block = block(packet, interface, missing, &recording.agent);
         writer.write_pcapng_block(block).with_context(|| format!("writing packet {}", packet.sequence))?;
@@ -211,7 +212,11 @@ mod tests {
         assert_eq!(packets[2].timestamp, Duration::from_nanos(1_700_000_000_000_009_000));
         assert!(told(&packets[1]).contains("wire_packets=3 wire_bytes=4500"), "{}", told(&packets[1]));
         let last = told(&packets[2]);
-        assert!(last.contains("verdict=dropped state=CLOSED mode=enforce epoch=3 sequence=9 tripped=yes one_in=16"));
+        assert!(
+            last.contains(
+                "verdict=dropped state=CLOSED mode=enforce epoch=3 sequence=9 tripped=yes one_in=16"
+            )
+        );
         assert!(last.contains("Flags(1)") && last.contains("DropCount(1)"), "{last}");
     }
 

@@ -186,7 +186,8 @@ pub(super) mod tests {
 
     #[test]
     fn packets_come_in_their_order_with_wall_time_whatever_the_order_of_the_ring() {
-        let recording = Recording::read("a", &[entry(9, &[1; 20]), entry(7, &[2; 20]), entry(8, &[3; 20])], NOW);
+        let recording =
+            Recording::read("a", &[entry(9, &[1; 20]), entry(7, &[2; 20]), entry(8, &[3; 20])], NOW);
         let sequences: Vec<u64> = recording.packets.iter().map(|packet| packet.sequence).collect();
         assert_eq!(sequences, [7, 8, 9]);
         assert_eq!(recording.packets[0].at_wall_ns, 1_700_000_000_000_007_000);

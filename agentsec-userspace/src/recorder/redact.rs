@@ -134,15 +134,27 @@ mod tests {
                 "GET / HTTP/1.1\r\nHost: a\r\nAuthorization: Basic c2VjcmV0\r\nAccept: */*\r\n\r\n",
                 "GET / HTTP/1.1\r\nHost: a\r\nAuthorization: ***** ********\r\nAccept: */*\r\n\r\n",
             ),
-            ("HTTP/1.1 200 OK\r\nset-cookie: id=7; Secure\r\nA: b", "HTTP/1.1 200 OK\r\nset-cookie: ***** ******\r\nA: b"),
+            (
+                "HTTP/1.1 200 OK\r\nset-cookie: id=7; Secure\r\nA: b",
+                "HTTP/1.1 200 OK\r\nset-cookie: ***** ******\r\nA: b",
+            ),
             ("PROXY-AUTHORIZATION:Bearer x\n", "PROXY-AUTHORIZATION:****** *\n"),
-            ("X-Api-Key:k\r\nX-Auth-Token: t\r\nX-Amz-Security-Token: s", "X-Api-Key:*\r\nX-Auth-Token: *\r\nX-Amz-Security-Token: *"),
+            (
+                "X-Api-Key:k\r\nX-Auth-Token: t\r\nX-Amz-Security-Token: s",
+                "X-Api-Key:*\r\nX-Auth-Token: *\r\nX-Amz-Security-Token: *",
+            ),
             ("Cookie: a=b\r\n\tc=d\r\nAge: 3\r\n", "Cookie: ***\r\n\t***\r\nAge: 3\r\n"),
-            ("GET /p?access_token=abc&q=1&api_key=z HTTP/1.1\r\n", "GET /p?access_token=***&q=1&api_key=* HTTP/1.1\r\n"),
+            (
+                "GET /p?access_token=abc&q=1&api_key=z HTTP/1.1\r\n",
+                "GET /p?access_token=***&q=1&api_key=* HTTP/1.1\r\n",
+            ),
             ("user=bob&password=hunter2", "user=bob&password=*******"),
             ("{\"password\" : \"hunter2\"}", "{\"password\" : **********"),
             ("Cookie", "Cookie"),
-            ("Content-Type: text/plain\r\nHost: cookies.example\r\n", "Content-Type: text/plain\r\nHost: cookies.example\r\n"),
+            (
+                "Content-Type: text/plain\r\nHost: cookies.example\r\n",
+                "Content-Type: text/plain\r\nHost: cookies.example\r\n",
+            ),
         ] {
             assert_eq!(redacted(given), expected);
         }

@@ -141,26 +141,30 @@ pub struct LossCounts {
     pub responses: u64,
     /// Samples of answers.
     pub samples: u64,
+    /// Packets that were not recorded, because their place was being written to.
+    #[serde(default)]
+    pub records: u64,
 }
 
 impl LossCounts {
     /// Everything with its name.
     #[must_use]
-    pub const fn named(&self) -> [(&'static str, u64); 5] {
+    pub const fn named(&self) -> [(&'static str, u64); 6] {
         [
             ("notices", self.notices),
             ("endpoints", self.endpoints),
             ("flows", self.flows),
             ("responses", self.responses),
             ("samples", self.samples),
+            ("records", self.records),
         ]
     }
 }
 
 impl From<Losses> for LossCounts {
     fn from(losses: Losses) -> Self {
-        let Losses { notices, endpoints, flows, responses, samples } = losses;
-        Self { notices, endpoints, flows, responses, samples }
+        let Losses { notices, endpoints, flows, responses, samples, records } = losses;
+        Self { notices, endpoints, flows, responses, samples, records }
     }
 }
 
