@@ -39,49 +39,50 @@ impl Recorders {
 impl Daemon {
     /// Tells the kernel what to record of each agent now, and operators what could not be kept.
     pub(super) fn keep_recorders(&mut self, now: Time) {
+        let mut free = None;
+        let mut all_have = true;
         for slot in self.roster.slots() {
-            if let Err(error) = self.order(now, slot) {
-                self.complain("recorder", &error);
-            }
+            all_have &= self.order(now, slot, &mut free);
+        }
+        if all_have {
+            self.alerts.retain(|alert| !alert.starts_with("recorder: no recorder"));
+        } else {
+            let most = self.config.recorder.max_agents;
+            let error = anyhow::anyhow!("no recorder is free for some agents: recorder.max_agents is {most}");
+            self.complain("recorder", &error);
         }
         self.tell_outcomes(now);
     }
 
-    /// While a circuit is OPEN, its recorder stays as it is: it holds what came before.
-    fn order(&self, now: Time, slot: Slot) -> Result<()> {
-        let Some(member) = self.roster.get(slot) else { return Ok(()) };
+    /// Tells the kernel what to record of one agent; false, when it should have a recorder and there is none. While a circuit is
+    /// OPEN, its recorder stays as it is: it holds what came before.
+    fn order(&self, now: Time, slot: Slot, free: &mut Option<BTreeSet<u32>>) -> bool {
+        let Some(member) = self.roster.get(slot) else { return true };
         if self.is_open(slot) {
-            return Ok(());
+            return true;
         }
         let word = self.kernel.enforcer.recorder(slot);
-        let (current, generation) = (Orders::from_word(word), generation_of(word));
+        let generation = generation_of(word);
         let sampling = self.config.sampling(&member.settings.profile_name);
         let risk = self.engine.risk_milli(now, slot).unwrap_or(0);
-        let wanted = if sampling.one_in_at(risk).is_none() {
-            no_recorder(generation)
-        } else {
-            let recorder = match current {
-                Some(orders) => orders.recorder,
-                None => self.free_recorder().with_context(|| {
-                    let most = self.config.recorder.max_agents;
-                    format!("packets of {} are not recorded: recorder.max_agents is {most}", member.id)
-                })?,
-            };
-            let depth = self.config.recorder.depth_log2;
-            sampling
-                .orders(risk, recorder, depth, generation)
-                .map_or(no_recorder(generation), Orders::to_word)
-        };
+        let mut recorder = Orders::from_word(word).map(|orders| orders.recorder);
+        let is_wanted = sampling.one_in_at(risk).is_some();
+        if is_wanted && recorder.is_none() {
+            recorder = free.get_or_insert_with(|| self.free_recorders()).pop_first();
+        }
+        let depth = self.config.recorder.depth_log2;
+        let orders = recorder.and_then(|recorder| sampling.orders(risk, recorder, depth, generation));
+        let wanted = orders.map_or(no_recorder(generation), Orders::to_word);
         if wanted != word {
             self.kernel.enforcer.set_recorder(slot, wanted);
         }
-        Ok(())
+        orders.is_some() || !is_wanted
     }
 
-    fn free_recorder(&self) -> Option<u32> {
+    fn free_recorders(&self) -> BTreeSet<u32> {
         let words = self.roster.iter().map(|(slot, _)| self.kernel.enforcer.recorder(slot));
         let used: BTreeSet<u32> = words.filter_map(Orders::from_word).map(|orders| orders.recorder).collect();
-        (0..self.config.recorder.max_agents).find(|recorder| !used.contains(recorder))
+        (0..self.config.recorder.max_agents).filter(|recorder| !used.contains(recorder)).collect()
     }
 
     fn is_open(&self, slot: Slot) -> bool {
