@@ -8,7 +8,7 @@ use agentsec_common::agent::Direction::{self, Inbound, Outbound};
 use agentsec_common::packet::protocol;
 use agentsec_common::policy::{Mode, State};
 use agentsec_common::profile::Profile;
-use agentsec_common::recorder::{Entry, Fate, Link, Orders, is_busy, sequence_of};
+use agentsec_common::recorder::{Entry, Fate, Link, Orders, is_busy, sequence_of, writing};
 use agentsec_tests::kernel_rig::frames::{AGENT4, Flow, flags, packet, path, stranger, with};
 use agentsec_tests::kernel_rig::profiles::calm;
 use agentsec_tests::kernel_rig::table::typical;
@@ -291,6 +291,25 @@ fn every_door_records_and_says_what_it_sees() -> Result<()> {
         assert_eq!(recording.packets[0].headers().source_port, 10_001);
         assert!(pcapng_of(&recording, &About::default()).is_ok());
     }
+    Ok(())
+}
+
+#[test]
+fn a_place_that_another_cpu_still_writes_to_is_left_alone_and_the_packet_is_counted() -> Result<()> {
+    let mut arena = arena()?;
+    let agent = recorded_agent(&mut arena, ALWAYS)?;
+    arena.send(numbered(Outbound, 1))?;
+    let index = ALWAYS.index(1);
+    let unfinished = Entry { word: writing(1), ..arena.maps.records.get(&index, 0)? };
+    arena.maps.records.set(index, unfinished, 0)?;
+    // Once round, and on.
+    (2..=18).try_for_each(|number| arena.send(numbered(Outbound, number)).map(drop))?;
+    assert_eq!(arena.maps.records.get(&index, 0)?, unfinished);
+    let ledger = arena.maps.ledger(agent.slot)?;
+    assert_eq!((ledger.recorded, ledger.recorder_lost), (18, 1));
+    let mut kept = arena.recorded(agent.slot, ALWAYS)?;
+    kept.retain(|entry| !is_busy(entry.word));
+    assert_eq!(numbers(&kept), (3..=16).chain([18]).collect::<Vec<_>>());
     Ok(())
 }
 
