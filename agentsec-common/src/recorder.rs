@@ -310,8 +310,7 @@ mod tests {
 
     #[test]
     fn another_salt_chooses_other_packets() {
-        let chosen =
-            |salt| (0..10_000u64).filter(|&count| is_sampled(16, count, salt)).collect::<std::vec::Vec<_>>();
+        let chosen = |salt| (0..10_000u64).filter(|&count| is_sampled(16, count, salt)).collect::<Vec<_>>();
         let (one, other) = (chosen(1), chosen(2));
         let common = one.iter().filter(|count| other.contains(count)).count();
         assert!(common < one.len() / 4, "{common} of {}", one.len());
