@@ -206,7 +206,7 @@ unsafe fn copy_linear(skb: *mut __sk_buff, data: *mut [u8; DATA_BYTES], length: 
     const WORD: usize = 8;
     let linear = Linear::of(skb);
     let length = length as usize;
-    if length < WORD || length > DATA_BYTES {
+    if !(WORD..=DATA_BYTES).contains(&length) {
         return false;
     }
     for index in 0..DATA_BYTES / WORD {

@@ -127,6 +127,10 @@ impl Daemon {
 
     /// Keeps the recordings of circuits that were found OPEN: the daemon may have died before it did.
     pub(super) fn keep_recordings_at_start(&mut self) {
+        if let Err(error) = &self.recorders.keeper {
+            let error = anyhow::anyhow!("{error:#}");
+            self.complain("recorder", &error);
+        }
         for slot in self.roster.slots() {
             if self.is_open(slot) {
                 self.keep_recording(slot);

@@ -87,6 +87,15 @@ impl Keeper {
         self.kept.find(name)
     }
 
+    /// Removes a recording that has found a better place, such as an evidence bundle; true when it was here.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be removed.
+    pub fn remove(&self, name: &str) -> io::Result<bool> {
+        self.kept.remove(name)
+    }
+
     /// What has become of recordings since the last call.
     pub fn outcomes(&self) -> Vec<Outcome> {
         self.outcomes.try_iter().collect()
