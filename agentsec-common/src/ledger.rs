@@ -128,11 +128,17 @@ pub struct Ledger {
     pub openings: u64,
     /// First requests that were not told: budget spent or ring full.
     pub openings_lost: u64,
+    /// Packets recorded, ever: the latest one's sequence number.
+    pub recorded: u64,
+    /// Packets that were not recorded, because another CPU was still writing to their place.
+    pub recorder_lost: u64,
+    /// Monotonic nanoseconds at which the exact time was last asked for a packet that was recorded.
+    pub recorder_time: u64,
     /// Explicit padding to whole cache lines.
-    pub reserved: [u64; 1],
+    pub reserved: [u64; 6],
 }
 
-const _: () = assert!(size_of::<Ledger>() == 832);
+const _: () = assert!(size_of::<Ledger>() == 896);
 
 /// Probe violations counted in `epoch`, from the ledger's word.
 #[inline(always)]

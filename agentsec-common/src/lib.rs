@@ -25,6 +25,7 @@
 //! | [`maps::FLOWS`] | [`flow::Flow`], each word by packets of one direction | kernel; the daemon only deletes idle ones | both |
 //! | [`maps::TIMES`] | histogram of response times, [`times`] | kernel | daemon |
 //! | [`maps::RESPONSES`] | [`sample::Responses`] | kernel; the daemon only deletes those of endpoints that it deletes | daemon |
+//! | [`maps::RECORDS`] | [`recorder::Entry`] | kernel | daemon |
 //! | [`maps::NOTICES`] | [`notice::Notice`] | kernel | daemon |
 //! | [`maps::SAMPLES`] | [`sample::Sample`] | kernel | daemon |
 //! | [`maps::FLOW_RECORDS`] | [`flow::FlowRecord`], [`flow::OpeningRecord`] | kernel | daemon |
@@ -45,6 +46,7 @@ pub mod packet;
 pub mod payload;
 pub mod policy;
 pub mod profile;
+pub mod recorder;
 pub mod risk;
 pub mod sample;
 pub mod times;
@@ -79,6 +81,7 @@ pod!(
     notice::Notice,
     policy::Policy,
     profile::Profile,
+    recorder::Entry,
     sample::Sample,
     sample::Responses,
     typical::TypicalKey,

@@ -45,6 +45,8 @@ pub const FLOWS: &str = "FLOWS";
 pub const TIMES: &str = "TIMES";
 /// Kernel → daemon: response times by endpoint. Hash.
 pub const RESPONSES: &str = "RESPONSES";
+/// Kernel → daemon: the latest packets, by recorder. Memory-mapped array.
+pub const RECORDS: &str = "RECORDS";
 /// Kernel → daemon: notices. Ring buffer.
 pub const NOTICES: &str = "NOTICES";
 /// Kernel → daemon: samples of answers. Ring buffer.
@@ -91,6 +93,10 @@ pub const TYPICAL_CAPACITY: u32 = 65_536;
 pub const ENDPOINT_CAPACITY: u32 = 65_536;
 /// Default number of connections over all agents.
 pub const FLOW_CAPACITY: u32 = 65_536;
+/// Default number of agents whose packets are recorded.
+pub const RECORDER_CAPACITY: u32 = 256;
+/// Default number of packets that are kept of each, as a power of two.
+pub const RECORDER_DEPTH_LOG2: u32 = 8;
 /// Bytes in the sample ring.
 pub const SAMPLE_RING_BYTES: u32 = 1 << 20;
 /// Bytes in the ring of what connections were: three seconds of ten thousand short ones each.

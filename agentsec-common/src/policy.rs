@@ -147,8 +147,12 @@ pub struct Policy {
     pub endpoints_removed: [u64; 2],
     /// How many connections the daemon has removed from the agent's list. The kernel subtracts them as well.
     pub flows_removed: u64,
+    /// What is recorded of its packets: [`Orders`](crate::recorder::Orders).
+    pub recorder: u64,
+    /// A random number of the daemon's, so that nobody can tell which packets are recorded.
+    pub recorder_salt: u64,
     /// Explicit padding to a cache line.
-    pub reserved: [u64; 3],
+    pub reserved: u64,
 }
 
 const _: () = assert!(size_of::<Policy>() == 64);

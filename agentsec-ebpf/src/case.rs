@@ -34,10 +34,43 @@ pub struct Case {
     pub endpoint_kind: u8,
     /// Whether the profile expects the packet's endpoint, once known.
     pub typical: u8,
-    /// Explicit padding.
-    pub reserved: u8,
+    /// What the recorder has to know: see [`marks`].
+    pub marks: u8,
     /// What the packet says.
     pub headers: Headers,
+}
+
+/// Bits of [`Case::marks`]. They are in the case, because what else is kept until a packet is decided about takes room in
+/// the deepest frame of all.
+pub mod marks {
+    use agentsec_common::policy::{Control, State};
+
+    /// This packet tripped the circuit.
+    pub const TRIPPED: u8 = 1;
+    /// It passes, and enforcement would have dropped it.
+    pub const WOULD_DROP: u8 = 2;
+    /// Packets of the agent are recorded.
+    pub const RECORDED: u8 = 4;
+    const STATE_SHIFT: u8 = 4;
+    const MODE_SHIFT: u8 = 6;
+
+    /// The state and mode that the packet meets.
+    #[inline(always)]
+    pub const fn of(control: Control, state: State) -> u8 {
+        (state as u8) << STATE_SHIFT | (control.mode as u8) << MODE_SHIFT
+    }
+
+    /// The [`State`], as a byte.
+    #[inline(always)]
+    pub const fn state(marks: u8) -> u8 {
+        marks >> STATE_SHIFT & 3
+    }
+
+    /// The [`Mode`](agentsec_common::policy::Mode), as a byte.
+    #[inline(always)]
+    pub const fn mode(marks: u8) -> u8 {
+        marks >> MODE_SHIFT
+    }
 }
 
 const WORDS: usize = size_of::<Case>() / 8;

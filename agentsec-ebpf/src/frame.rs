@@ -5,6 +5,7 @@ use aya_ebpf::helpers::bpf_skb_pull_data;
 use aya_ebpf::helpers::generated::bpf_xdp_get_buff_len;
 
 use agentsec_common::packet::{Class, Frame, Headers, parse_into, parse_packet_into, wire_size};
+use agentsec_common::recorder::Link;
 
 use agentsec_common::agent::{Direction, Slot};
 
@@ -44,7 +45,7 @@ impl Linear {
     }
 
     #[inline(always)]
-    fn read<T: Copy>(&self, offset: usize) -> Option<T> {
+    pub fn read<T: Copy>(&self, offset: usize) -> Option<T> {
         let at = self.start + offset;
         if at + size_of::<T>() > self.end {
             return None;
@@ -116,6 +117,8 @@ pub fn xdp_bytes(frame: *mut xdp_md, end: usize) -> u64 {
 
 /// What a hook shows of a packet.
 pub trait Layer {
+    /// What the packet's bytes begin with.
+    const LINK: Link;
     /// Reads the packet's headers and its size.
     fn read(skb: *mut __sk_buff, case: &mut Case);
     /// The packet's bytes and packets, with `header_bytes` in each.
@@ -128,6 +131,8 @@ pub trait Layer {
 pub struct Frames;
 
 impl Layer for Frames {
+    const LINK: Link = Link::Ethernet;
+
     #[inline(always)]
     fn read(skb: *mut __sk_buff, case: &mut Case) {
         agentsec_parse(skb, &raw mut case.headers);
@@ -156,6 +161,8 @@ impl Layer for Frames {
 pub struct Packets;
 
 impl Layer for Packets {
+    const LINK: Link = Link::Ip;
+
     #[inline(always)]
     fn read(skb: *mut __sk_buff, case: &mut Case) {
         agentsec_parse_packet(skb, &raw mut case.headers);

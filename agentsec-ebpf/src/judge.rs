@@ -8,7 +8,7 @@ use agentsec_common::profile::{COUNT_INBOUND, COUNT_OUTBOUND, JUDGE_REQUESTS, Pr
 use agentsec_common::risk::{Cause, Signals, judge, score};
 use agentsec_common::window::{Moment, Stamp};
 
-use crate::case::Case;
+use crate::case::{Case, marks};
 use crate::emit;
 use crate::maps::{LEDGER, POLICY, PROFILES};
 use crate::signals::{self, Counted, fresh_gauge, gauge};
@@ -38,7 +38,7 @@ fn words_of(case: &Case) -> Option<Words<'static>> {
 /// Counts the packet's bytes in the agent's window and, if `judged`, judges all its signals. True, when the
 /// packet crosses a line or cannot be counted.
 #[inline(always)]
-pub fn weigh(case: &Case, words: Words<'_>, judged: bool) -> bool {
+pub fn weigh(case: &mut Case, words: Words<'_>, judged: bool) -> bool {
     let now = words.profile.bucket_clock().moment(case.now_ns, case.epoch);
     let counts = if case.inbound != 0 { COUNT_INBOUND } else { COUNT_OUTBOUND };
     if words.profile.flags & counts != 0 {
@@ -120,10 +120,11 @@ pub extern "C" fn agentsec_violated(case: *const Case) -> i32 {
 
 /// Trips the circuit and gives notice of it.
 #[inline(always)]
-pub fn trip(case: &Case, words: Words<'_>, cause: Cause) {
+pub fn trip(case: &mut Case, words: Words<'_>, cause: Cause) {
     signals::refresh(case, words.profile);
     // The notice from here: from within, it would be one frame deeper, for which 6.1 has no stack.
     if agentsec_trip(case, cause as u32) == 0 {
+        case.marks |= marks::TRIPPED;
         emit::agentsec_emit(case, NoticeKind::Trip as u32);
     }
 }

@@ -26,6 +26,7 @@ mod judge;
 mod maps;
 mod payload;
 mod probe;
+mod recorder;
 mod signals;
 mod socket;
 mod verdict;

@@ -12,16 +12,18 @@ use agentsec_common::ledger::Ledger;
 use agentsec_common::maps::{
     AGENT_CAPACITY, COVERED_CAPACITY, ENDPOINT_CAPACITY, FLOW_CAPACITY, FLOW_RECORD_RING_BYTES,
     IDENTITY_CAPACITY, IDENTITY_FAR_CAPACITY, IDENTITY_NEAR_CAPACITY, NOTICE_RING_BYTES, PROFILE_CAPACITY,
-    SAMPLE_RING_BYTES, TYPICAL_CAPACITY,
+    RECORDER_CAPACITY, RECORDER_DEPTH_LOG2, SAMPLE_RING_BYTES, TYPICAL_CAPACITY,
 };
 use agentsec_common::notice::Notice;
 use agentsec_common::policy::Policy;
 use agentsec_common::profile::Profile;
+use agentsec_common::recorder::Entry;
 use agentsec_common::sample::{Responses, Sample};
 use agentsec_common::times::TIME_BUCKETS;
 use agentsec_common::typical::{PortRules, TypicalKey};
 
 const AGENTS_MAX: usize = AGENT_CAPACITY as usize;
+const RECORDS_MAX: usize = (RECORDER_CAPACITY as usize) << RECORDER_DEPTH_LOG2;
 const MMAPABLE: usize = BPF_F_MMAPABLE as usize;
 /// Entries are allocated when they are made: most installations use one kind of identity, and few of its entries.
 const AS_NEEDED: usize = BPF_F_NO_PREALLOC as usize;
@@ -75,6 +77,8 @@ pub static RESPONSES: HashMap<EndpointKey, Responses, { ENDPOINT_CAPACITY as usi
 /// The same for [`RESPONSES`].
 #[btf_map]
 pub static NO_RESPONSES: Array<Responses, 1> = Array::new();
+#[btf_map]
+pub static RECORDS: Array<Entry, RECORDS_MAX, MMAPABLE> = Array::new();
 #[btf_map]
 pub static SAMPLES: RingBuf<Sample, { SAMPLE_RING_BYTES as usize }> = RingBuf::new();
 /// It also holds opening records.

@@ -16,13 +16,13 @@ use agentsec_common::profile::{FOLLOW_FLOWS, PRESENT};
 use agentsec_common::risk::Cause;
 
 use crate::account::{self, Seen};
-use crate::case::Case;
+use crate::case::{Case, marks};
 use crate::frame::{Frames, Layer, Packets};
 use crate::identify::Sender;
 use crate::judge::Words;
 use crate::maps::{COUNTERS, LEDGER, POLICY, PROFILES, STRAYS};
 use crate::words::{load, replace};
-use crate::{emit, flow, frame, identify, judge, probe, signals};
+use crate::{emit, flow, frame, identify, judge, probe, recorder, signals};
 
 /// Whether a frame on an agent's interface passes. One that no agent owns is dropped.
 #[inline(always)]
@@ -75,14 +75,17 @@ fn passes<L: Layer>(skb: *mut __sk_buff, slot: Slot, direction: Direction) -> bo
     let mut room = MaybeUninit::uninit();
     let case = opened(&mut room, slot, direction, control);
     case.profile_tag = profile.tag(control.row);
+    case.marks = marks::of(control, state) | recorder::mark(policy);
     L::read(skb, case);
-    match settle(skb, case, rests, control, state, Words { policy, ledger, profile }, counters) {
+    let passes = match settle(skb, case, rests, control, state, Words { policy, ledger, profile }, counters) {
         Verdict::Drop => {
             account::dropped(counters, case.inbound, case.bytes, case.packets);
             false
         }
         _ => true,
-    }
+    };
+    recorder::keep::<L>(skb, case, passes);
+    passes
 }
 
 /// Loads a word of each cache line that will be written, so that they all come at once while the packet is read;
@@ -156,7 +159,10 @@ fn settle(
     let again = Rests::on(words.policy, words.ledger);
     match (recheck(rests, control.epoch, crossed, again), first) {
         (Verdict::Drop, _) => return Verdict::Drop,
-        (Verdict::WouldDrop, _) | (_, Verdict::WouldDrop) => account::would_drop(counters, case),
+        (Verdict::WouldDrop, _) | (_, Verdict::WouldDrop) => {
+            case.marks |= marks::WOULD_DROP;
+            account::would_drop(counters, case);
+        }
         _ => {}
     }
     account::passed(counters, case, &seen);
@@ -168,7 +174,7 @@ fn settle(
 
 /// The agent reached for what is not typical while it is on probation.
 #[inline(always)]
-fn violate(case: &Case, words: Words<'_>) {
+fn violate(case: &mut Case, words: Words<'_>) {
     if words.profile.flags & FOLLOW_FLOWS != 0 {
         signals::agentsec_anomalous(case, 1);
     }

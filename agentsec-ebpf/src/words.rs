@@ -32,6 +32,13 @@ pub fn add(word: *mut u64, amount: u64) {
     unsafe { atomic_xadd::<u64, u64, { AtomicOrdering::SeqCst }>(word, amount) };
 }
 
+/// Takes the next number of a word that counts; other CPUs may do so as well.
+#[inline(always)]
+pub fn take_number(word: *mut u64) -> u64 {
+    // SAFETY: as in `load`.
+    unsafe { atomic_xadd::<u64, u64, { AtomicOrdering::SeqCst }>(word, 1) }
+}
+
 /// Replaces `expected` by `new`; tells whether it did.
 #[inline(always)]
 pub fn replace(word: *mut u64, expected: u64, new: u64) -> bool {

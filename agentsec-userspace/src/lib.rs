@@ -32,6 +32,8 @@
 //! | limit | a bound that trips by itself, whatever the score |
 //! | notice | what the kernel tells at once through the ring |
 //! | event | one record of what happened |
+//! | recorder | the latest packets of an agent, kept in the kernel until its circuit opens |
+//! | recording | what was read from one |
 //! | snapshot | an immutable, verified copy of an agent's state to recover from |
 //! | point | the snapshots of a group of agents that were taken together |
 //! | incident | what belongs together from a trip to CLOSED; an event's correlation id |
@@ -48,4 +50,5 @@ pub mod daemon;
 pub mod inspect;
 pub mod kernel;
 pub mod record;
+pub mod recorder;
 pub mod recovery;

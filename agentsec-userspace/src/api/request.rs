@@ -1,12 +1,15 @@
 //! What the API asks of the daemon's loop.
 
 use std::fmt;
+use std::path::PathBuf;
 
 use agentsec_common::agent::{AgentName, NAME_BYTES};
+use agentsec_common::recorder::Orders;
 use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
 
 use crate::config::SourceDigest;
+use crate::recorder::{About, Recording};
 
 use super::views::{EndpointList, Explanation, Mode, State, Status};
 
@@ -40,6 +43,13 @@ pub enum Request {
         /// That it is.
         reply: oneshot::Sender<()>,
     },
+    /// What is recorded of an agent's packets.
+    Recorder {
+        /// The agent.
+        agent: String,
+        /// The answer.
+        reply: Reply<Recorded>,
+    },
     /// An operator's wish.
     Operate {
         /// What.
@@ -58,6 +68,19 @@ pub enum Request {
     },
     /// Somebody who may not was refused: to be recorded.
     Refused(Refusal),
+}
+
+/// The latest packets of an agent, and what is known about their recorder.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Recorded {
+    /// The packets.
+    pub recording: Recording,
+    /// Who recorded.
+    pub about: About,
+    /// Where this very recording is kept as a file, since the circuit opened.
+    pub kept: Option<PathBuf>,
+    /// What the kernel records; `None` when the agent has no recorder.
+    pub orders: Option<Orders>,
 }
 
 /// Whom an operator means.

@@ -19,10 +19,11 @@ use super::request::{
     Operation, OperationReply, ReloadReply, Reply, Request, RequestError, RequestErrorCode, Whom, check_agent,
 };
 use super::time::Timestamp;
-use super::views::{AgentList, EndpointList, Explanation, Status};
+use super::views::{AgentList, EndpointList, Explanation, RecorderView, Status};
 use crate::record::evidence::EvidenceSource;
 use crate::record::index::Files;
 use crate::record::query::NotAnEndpoint;
+use crate::recorder::pcapng_of;
 use crate::recovery::Service;
 
 /// The most that the loop may take to answer, and a caller to send its body.
@@ -52,6 +53,8 @@ pub(super) fn router(shared: Shared) -> Router {
         .route("/v1/agents", get(agents))
         .route("/v1/agents/{id}/endpoints", get(endpoints))
         .route("/v1/agents/{id}/explain", get(explain))
+        .route("/v1/agents/{id}/recorder", get(recorder))
+        .route("/v1/agents/{id}/recorder.pcapng", get(recorder_file))
         .route("/v1/agents/{id}/quarantine", post(quarantine::<Agent>))
         .route("/v1/agents/{id}/release", post(release::<Agent>))
         .route("/v1/agents/{id}/shadow", post(shadow::<Agent>))
@@ -136,6 +139,19 @@ async fn endpoints(State(shared): State<Shared>, Agent(agent): Agent) -> Answer<
 
 async fn explain(State(shared): State<Shared>, Agent(agent): Agent) -> Answer<Explanation> {
     shared.try_ask(|reply| Request::Explain { agent, reply }).await
+}
+
+async fn recorder(State(shared): State<Shared>, Agent(agent): Agent) -> Answer<RecorderView> {
+    let recorded = shared.ask(|reply| Request::Recorder { agent, reply }).await??;
+    Ok(Json(RecorderView::from(&recorded)))
+}
+
+/// The same packets as a file for analysers.
+async fn recorder_file(State(shared): State<Shared>, Agent(agent): Agent) -> Result<Response, RequestError> {
+    let recorded = shared.ask(|reply| Request::Recorder { agent, reply }).await??;
+    let file = pcapng_of(&recorded.recording, &recorded.about)
+        .map_err(|error| RequestError::new(RequestErrorCode::Unavailable, format!("{error:#}")))?;
+    Ok(([(CONTENT_TYPE, "application/x-pcapng")], file).into_response())
 }
 
 #[derive(Deserialize)]

@@ -10,9 +10,10 @@ use crate::record::index::Files;
 
 use super::*;
 use crate::api::client::{Client, ClientError, escaped};
-use crate::api::request::{Operation, OperationOutcome, OperationReply, Whom};
+use crate::api::request::{Operation, OperationOutcome, OperationReply, Recorded, Whom};
 use crate::api::views::tests::one_agent;
-use crate::api::views::{AgentList, EndpointList, Explanation, Status};
+use crate::api::views::{AgentList, EndpointList, Explanation, RecorderView, Status};
+use crate::recorder::{About, Recording};
 
 struct Fixture {
     run: tempfile::TempDir,
@@ -53,6 +54,11 @@ async fn fake_loop(mut inbox: mpsc::Receiver<Request>, seen: mpsc::UnboundedSend
             }
             Request::Explain { agent, reply } if agent == "silent" => drop(reply),
             Request::Explain { agent, reply } => reply.send(Err(RequestError::no_agent(&agent))).unwrap(),
+            Request::Recorder { agent, reply } => {
+                let recording = Recording { agent, ..Recording::default() };
+                let recorded = Recorded { recording, about: About::default(), kept: None, orders: None };
+                reply.send(Ok(recorded)).unwrap();
+            }
             Request::Operate { operation, by, reply } => {
                 let agent = match operation.whom() {
                     Whom::Agent(agent) => agent.clone(),
@@ -96,6 +102,10 @@ async fn reads_come_from_the_loop() {
     let odd = "a/b ü";
     let path = format!("/v1/agents/{}/endpoints", escaped(odd));
     assert_eq!(fixture.client.get::<EndpointList>(&path).await.unwrap().agent, odd);
+    let view: RecorderView = fixture.client.get("/v1/agents/a/recorder").await.unwrap();
+    assert_eq!((view.agent.as_str(), view.one_in, view.packets.len()), ("a", None, 0));
+    let mut file = fixture.client.stream("/v1/agents/a/recorder.pcapng").await.unwrap();
+    assert!(file.next().await.unwrap().unwrap().starts_with(&[0x0a, 0x0d, 0x0d, 0x0a]));
     fixture.server.stop().await;
 }
 

@@ -20,6 +20,7 @@ mod operate;
 mod output;
 mod progress;
 mod quarantine;
+mod recorder;
 mod recover;
 mod release;
 mod reload;
@@ -93,6 +94,8 @@ enum Verb {
     Endpoints(endpoints::Args),
     /// Say why an agent is in its state, and what would change it
     Explain(explain::Args),
+    /// Show the latest packets of an agent, or write them as pcapng
+    Recorder(recorder::Args),
     /// Show forensic events
     Events(events::Args),
     /// Reconstruct how far a compromise came: from agent to agent, to the outside, and what stopped it
@@ -147,6 +150,7 @@ fn dispatch(verb: Verb, context: &Context) -> Outcome {
         Verb::Agents(args) => asynchronously(args.run(context)),
         Verb::Endpoints(args) => asynchronously(args.run(context)),
         Verb::Explain(args) => asynchronously(args.run(context)),
+        Verb::Recorder(args) => asynchronously(args.run(context)),
         Verb::Events(args) => asynchronously(args.run(context)),
         Verb::Chain(args) => asynchronously(args.run(context)),
         Verb::Log(args) => args.run(context),

@@ -5,8 +5,8 @@
 //! number is in range and every profile compiles.
 //!
 //! Drop-ins are `conf.d/*.toml` beside the file, in the order of their names. They add profiles and agents, and
-//! a key that they repeat in `[daemon]`, `[defaults]`, `[breaker]`, `[interactions]`, `[log]`, `[recovery]` or `[bundles]`
-//! overrides the earlier one. A profile or an agent is defined in one place only.
+//! a key that they repeat in `[daemon]`, `[defaults]`, `[breaker]`, `[interactions]`, `[log]`, `[recorder]`, `[recovery]` or
+//! `[bundles]` overrides the earlier one. A profile or an agent is defined in one place only.
 
 pub mod agent;
 pub mod attachment;
@@ -23,6 +23,7 @@ mod overlap;
 pub mod prefix;
 mod probe;
 pub mod profile;
+mod recorder;
 pub mod recovery;
 mod section;
 mod selector;
@@ -45,12 +46,14 @@ pub use log::{DeadLettersConfig, LogConfig};
 pub use lookup::Match;
 pub use prefix::Prefix;
 pub use profile::ProfileConfig;
+pub use recorder::{RecorderConfig, RecorderOverride};
 pub use recovery::{AgentRecovery, RecoveryConfig};
 pub use selector::Selector;
 pub use source::Source;
 pub use typical::{TooManyRules, TypicalPrefix, TypicalRule};
 
 use crate::core::settings::{AgentSettings, BreakerSettings, GuardSettings};
+use crate::recorder::Sampling;
 use agent::Defaults;
 use agentsec_common::agent::NAME_BYTES;
 use agentsec_common::policy::Mode;
@@ -74,6 +77,8 @@ pub struct Config {
     pub profiles: BTreeMap<String, ProfileConfig>,
     /// Agent sections by name.
     pub agents: BTreeMap<String, AgentConfig>,
+    /// What is recorded of agents' packets.
+    pub recorder: RecorderConfig,
     /// Where snapshots are kept.
     pub recovery: RecoveryConfig,
     /// The forensic log.
@@ -91,6 +96,13 @@ impl Config {
     #[must_use]
     pub fn is_never_isolated(&self, found: &Match<'_>) -> bool {
         self.never_isolate.contains(found.id) || self.never_isolate.contains(found.section)
+    }
+
+    /// What is recorded of the agents of a profile.
+    #[must_use]
+    pub fn sampling(&self, profile: &str) -> Sampling {
+        let overridden = self.profiles.get(profile).map(|profile| profile.recorder).unwrap_or_default();
+        overridden.over(self.recorder.sampling)
     }
 
     /// What the core needs to know of an agent whose profile is compiled into `row`.
@@ -154,6 +166,7 @@ fn read(root: &Section<'_>) -> Config {
     // Without it, a configuration that names no profile at all could not be as short as it should be.
     profiles.entry(DEFAULT_PROFILE.into()).or_default();
     let agents = read_agents(&root.section("agents"), &defaults);
+    let recorder = recorder::read(&root.section("recorder"));
     let recovery = recovery::read(&root.section("recovery"));
     let log = log::read(&root.section("log"));
     let bundles = bundles::read(&root.section("bundles"));
@@ -167,6 +180,7 @@ fn read(root: &Section<'_>) -> Config {
         never_isolate,
         profiles,
         agents,
+        recorder,
         recovery,
         log,
         bundles,

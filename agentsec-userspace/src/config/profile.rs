@@ -3,6 +3,7 @@
 use super::follow::{self, Follow};
 use super::interactions::{self, Interactions};
 use super::probe::{self, Probe};
+use super::recorder::{self, RecorderOverride};
 use super::section::{Section, text};
 use super::source::{Node, Value};
 use super::typical::{self, TooManyRules, TypicalPrefix, TypicalRule};
@@ -70,6 +71,8 @@ pub struct ProfileConfig {
     pub probe_min_charge_bytes: u64,
     /// Most endpoints of one kind that are kept per agent.
     pub max_endpoints: u32,
+    /// What is recorded of packets in another way than of other agents'.
+    pub recorder: RecorderOverride,
     /// Typical endpoints.
     pub typical: Vec<TypicalRule>,
     /// Its resolvers, each a typical endpoint for DNS.
@@ -105,6 +108,7 @@ impl Default for ProfileConfig {
             probe_burst_bytes: probe.burst_bytes,
             probe_min_charge_bytes: probe.min_charge_bytes,
             max_endpoints: 4096,
+            recorder: RecorderOverride::default(),
             typical: Vec::new(),
             resolvers: BTreeSet::new(),
         }
@@ -226,6 +230,7 @@ pub(super) fn read(section: Section<'_>) -> ProfileConfig {
         probe_burst_bytes: probe.burst_bytes,
         probe_min_charge_bytes: probe.min_charge_bytes,
         max_endpoints: section.integer("max_endpoints", 1..=1 << 24).unwrap_or(default.max_endpoints),
+        recorder: recorder::read_override(&section.section("recorder")),
         typical: typical::read(&section),
         resolvers: read_resolvers(&section),
     };

@@ -3,6 +3,7 @@
 mod attachments;
 mod bundles;
 mod log;
+mod recorder;
 mod recovery;
 
 use super::*;

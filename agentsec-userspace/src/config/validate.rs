@@ -4,7 +4,7 @@ use super::attachment::CgroupSelector;
 use super::section::Section;
 use super::selector::Selector;
 use super::source::{Spot, Value};
-use super::{Config, dependencies, overlap};
+use super::{Config, dependencies, overlap, recorder};
 use agentsec_common::typical::RULES_PER_PREFIX;
 
 /// Reports every problem between sections.
@@ -16,6 +16,7 @@ pub(super) fn check(config: &Config, root: &Section<'_>) {
     check_never_isolate(config, root);
     check_typical(config, root);
     check_capacities(config, root);
+    recorder::check(config, root);
 }
 
 /// Where `key` of the entry `name` of `section` was written, else the entry itself.

@@ -53,6 +53,8 @@ pub struct Losses {
     pub flow_records: u64,
     /// First requests of connections that were not told: the budget was spent, or the ring full.
     pub openings: u64,
+    /// Packets that were not recorded, because their place was being written to.
+    pub records: u64,
 }
 
 impl Losses {
@@ -67,6 +69,7 @@ impl Losses {
             samples: self.samples.saturating_sub(told.samples),
             flow_records: self.flow_records.saturating_sub(told.flow_records),
             openings: self.openings.saturating_sub(told.openings),
+            records: self.records.saturating_sub(told.records),
         }
     }
 
@@ -88,6 +91,7 @@ impl Losses {
             "samples_lost": self.samples,
             "interactions_lost": self.flow_records,
             "requests_unread": self.openings,
+            "packets_not_recorded": self.records,
         })
     }
 }
@@ -102,6 +106,7 @@ impl From<&Ledger> for Losses {
             samples: ledger.samples_lost,
             flow_records: ledger.flow_records_lost,
             openings: ledger.openings_lost,
+            records: ledger.recorder_lost,
         }
     }
 }

@@ -50,7 +50,12 @@ impl Daemon {
                     // The kernel drops already, so the word can wait until the file says why.
                     self.save();
                 }
+                let opens = control.state == State::Open
+                    && self.kernel.enforcer.control(slot).is_none_or(|before| before.state != State::Open);
                 self.kernel.enforcer.set_control(slot, control);
+                if opens {
+                    self.keep_recording(slot);
+                }
             }
             Command::SetSignals { slot, signals, valid_until_ns } => {
                 self.kernel.enforcer.set_signals(slot, signals, valid_until_ns);

@@ -16,6 +16,7 @@ mod networks;
 mod observe;
 mod operate;
 mod outside;
+mod recorder;
 mod recovery;
 mod reload;
 mod roster;
@@ -56,6 +57,7 @@ use bundles::Bundles;
 use flows::Flows;
 use interactions::Interactions;
 use networks::Networks;
+use recorder::Recorders;
 use roster::Roster;
 use samples::Samples;
 use state::StateFile;
@@ -87,6 +89,7 @@ struct Daemon {
     recent: BTreeMap<Slot, Recent>,
     samples: Samples,
     interactions: Interactions,
+    recorders: Recorders,
     recovery: Option<Service>,
     outside: outside::Outside,
     bundles: Bundles,
@@ -235,6 +238,7 @@ impl Daemon {
         self.keep_times(now, &observations);
         self.handle(now, Input::Observed(observations));
         self.keep_interactions(now);
+        self.keep_recorders(now);
         if now.mono_ns >= self.next_reclaim_ns {
             self.next_reclaim_ns = now.mono_ns + 1_000_000_000;
             // A profile that nobody has now may be that of the next agent that a pattern adopts.

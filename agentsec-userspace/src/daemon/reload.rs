@@ -52,19 +52,22 @@ impl Daemon {
     /// Maps in use cannot be resized, and contained agents may be in what another root would not see.
     fn check_fixed(&self, config: &Config) -> Result<(), String> {
         let (old, new) = (&self.config.daemon, &config.daemon);
+        let recorders = (&self.config.recorder, &config.recorder);
         let root =
             |root: &Option<String>| root.as_ref().map_or("absent".to_owned(), |path| format!("{path:?}"));
         let fixed = [
-            ("max_agents", old.max_agents.to_string(), new.max_agents.to_string()),
-            ("max_profiles", old.max_profiles.to_string(), new.max_profiles.to_string()),
+            ("daemon.max_agents", old.max_agents.to_string(), new.max_agents.to_string()),
+            ("daemon.max_profiles", old.max_profiles.to_string(), new.max_profiles.to_string()),
             (
-                "max_typical_prefixes",
+                "daemon.max_typical_prefixes",
                 old.max_typical_prefixes.to_string(),
                 new.max_typical_prefixes.to_string(),
             ),
-            ("max_endpoints", old.max_endpoints.to_string(), new.max_endpoints.to_string()),
-            ("max_flows", old.max_flows.to_string(), new.max_flows.to_string()),
-            ("cgroup_root", root(&old.cgroup_root), root(&new.cgroup_root)),
+            ("daemon.max_endpoints", old.max_endpoints.to_string(), new.max_endpoints.to_string()),
+            ("daemon.max_flows", old.max_flows.to_string(), new.max_flows.to_string()),
+            ("daemon.cgroup_root", root(&old.cgroup_root), root(&new.cgroup_root)),
+            ("recorder.max_agents", recorders.0.max_agents.to_string(), recorders.1.max_agents.to_string()),
+            ("recorder.packets", recorders.0.packets().to_string(), recorders.1.packets().to_string()),
         ];
         let file = self.options.config.display();
         let changed: Vec<String> = fixed
@@ -72,7 +75,7 @@ impl Daemon {
             .filter(|(_, old, new)| old != new)
             .map(|(key, old, new)| {
                 format!(
-                    "{file}: daemon.{key}: is {new}, and {old} in force; allowed: {old}, or `agentsec unload` and a \
+                    "{file}: {key}: is {new}, and {old} in force; allowed: {old}, or `agentsec unload` and a \
                      new start"
                 )
             })

@@ -69,6 +69,7 @@ impl Daemon {
             recent: BTreeMap::new(),
             samples: super::Samples::default(),
             interactions: Interactions::new(config.interactions.settings),
+            recorders: super::Recorders::start(&options, host_name()),
             recovery: None,
             outside: super::outside::Outside::default(),
             bundles: super::Bundles::default(),
@@ -91,6 +92,7 @@ impl Daemon {
         daemon.remember_flows(started)?;
         daemon.adopt_pinned()?;
         daemon.adopt_links(&taken)?;
+        daemon.keep_recordings_at_start();
         daemon.add_configured()?;
         daemon.reconcile();
         daemon.tick();
@@ -173,6 +175,7 @@ fn capacities(config: &Config) -> Capacities {
         typical_prefixes: config.daemon.max_typical_prefixes,
         endpoints: config.daemon.max_endpoints,
         flows: config.daemon.max_flows,
+        records: u32::try_from(config.recorder.records()).unwrap_or(u32::MAX),
     }
 }
 

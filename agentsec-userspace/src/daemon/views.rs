@@ -29,6 +29,7 @@ impl Daemon {
             Request::Status { reply } => drop(reply.send(self.status())),
             Request::Endpoints { agent, reply } => drop(reply.send(self.endpoints_of(&agent))),
             Request::Explain { agent, reply } => drop(reply.send(self.explain(&agent))),
+            Request::Recorder { agent, reply } => drop(reply.send(self.recorded(&agent))),
             Request::Operate { operation, by, reply } => drop(reply.send(self.operate(operation, by))),
             Request::Reload { by, reply } => drop(reply.send(self.reload(&by))),
             Request::Settle { reply } => self.log.after(move || {

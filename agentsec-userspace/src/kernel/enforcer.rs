@@ -8,6 +8,7 @@ use agentsec_common::endpoint::EndpointKind;
 use agentsec_common::maps;
 use agentsec_common::policy::{Control, EPOCH_MASK, Policy, SlowSignals};
 use agentsec_common::profile::Profile;
+use agentsec_common::recorder::{generation_of, no_recorder};
 use agentsec_common::typical::{PortRules, ROW_BITS, TypicalKey};
 use anyhow::{Context, Result, bail};
 use aya::Ebpf;
@@ -27,11 +28,15 @@ mod word {
     pub(super) const SIGNALS: usize = 1;
     pub(super) const ENDPOINTS_REMOVED: usize = 2;
     pub(super) const FLOWS_REMOVED: usize = 4;
+    pub(super) const RECORDER: usize = 5;
+    pub(super) const RECORDER_SALT: usize = 6;
 
     const _: () = assert!(
         std::mem::offset_of!(super::Policy, signals) == SIGNALS * 8
             && std::mem::offset_of!(super::Policy, endpoints_removed) == ENDPOINTS_REMOVED * 8
             && std::mem::offset_of!(super::Policy, flows_removed) == FLOWS_REMOVED * 8
+            && std::mem::offset_of!(super::Policy, recorder) == RECORDER * 8
+            && std::mem::offset_of!(super::Policy, recorder_salt) == RECORDER_SALT * 8
     );
 }
 
@@ -122,8 +127,12 @@ impl Enforcer {
         let Some(&slot) = self.free.first() else {
             bail!("agent {name} finds no room: daemon.max_agents is {}", self.agents.len());
         };
+        let salt = getrandom::u64().context("no random number for the agent's recorder")?;
         self.agents.set(slot, bytes, 0)?;
         self.free.remove(&slot);
+        // Nothing that was recorded of the slot's last agent is this one's.
+        self.set_recorder(slot, no_recorder(generation_of(self.recorder(slot)).wrapping_add(1)));
+        self.policy.word(slot, word::RECORDER_SALT).store(salt, Ordering::Release);
         Ok(slot)
     }
 
@@ -137,6 +146,7 @@ impl Enforcer {
         let control = self.policy.word(slot, word::CONTROL);
         control.store(control.load(Ordering::Acquire) & !0b11, Ordering::Release);
         self.policy.word(slot, word::SIGNALS).store(0, Ordering::Release);
+        self.set_recorder(slot, no_recorder(generation_of(self.recorder(slot))));
         self.agents.set(slot, AgentName::FREE, 0).context("freeing an agent's slot")?;
         self.free.insert(slot);
         Ok(())
@@ -165,6 +175,17 @@ impl Enforcer {
     pub fn set_signals(&self, slot: Slot, signals: SlowSignals, valid_until_ns: u64) {
         let word = if signals == SlowSignals::default() { 0 } else { signals.to_word(valid_until_ns) };
         self.policy.word(slot, word::SIGNALS).store(word, Ordering::Release);
+    }
+
+    /// What is recorded of an agent: a word of [`Orders`](agentsec_common::recorder::Orders).
+    #[must_use]
+    pub fn recorder(&self, slot: Slot) -> u64 {
+        self.policy.word(slot, word::RECORDER).load(Ordering::Acquire)
+    }
+
+    /// Says what is recorded of an agent, from the next packet on.
+    pub fn set_recorder(&self, slot: Slot, word: u64) {
+        self.policy.word(slot, word::RECORDER).store(word, Ordering::Release);
     }
 
     /// How many endpoints of a kind have been removed from the agent's list.

@@ -12,6 +12,7 @@ use agentsec_common::ledger::Ledger;
 use agentsec_common::maps;
 use agentsec_common::policy::Policy;
 use agentsec_common::profile::Profile;
+use agentsec_common::recorder::Entry;
 use agentsec_common::sample::Responses;
 use agentsec_common::times::TIME_BUCKETS;
 use agentsec_common::typical::{PortRules, TypicalKey};
@@ -33,6 +34,8 @@ pub struct Capacities {
     pub endpoints: u32,
     /// Connections over all agents.
     pub flows: u32,
+    /// Packets that are recorded, over all recorders.
+    pub records: u32,
 }
 
 impl Default for Capacities {
@@ -43,6 +46,7 @@ impl Default for Capacities {
             typical_prefixes: maps::TYPICAL_CAPACITY,
             endpoints: maps::ENDPOINT_CAPACITY,
             flows: maps::FLOW_CAPACITY,
+            records: maps::RECORDER_CAPACITY << maps::RECORDER_DEPTH_LOG2,
         }
     }
 }
@@ -133,6 +137,10 @@ pub(super) fn shapes(capacities: &Capacities) -> Vec<Shape> {
                 capacities.endpoints,
             ),
             "daemon.max_endpoints",
+        ),
+        set(
+            fixed(maps::RECORDS, MapType::Array, 4, size_of::<Entry>(), capacities.records),
+            "recorder.max_agents times recorder.packets",
         ),
         set(
             fixed(maps::FLOWS, MapType::Hash, size_of::<FlowKey>(), size_of::<Flow>(), capacities.flows),

@@ -29,6 +29,7 @@ pub mod pins;
 pub mod probe;
 mod programs;
 mod rcu;
+pub mod records;
 pub mod ring;
 mod rows;
 mod syscall;
@@ -50,6 +51,7 @@ use enforcer::Enforcer;
 use links::Links;
 use pins::{Lock, Pins};
 use programs::Programs;
+use records::Records;
 use ring::Ring;
 
 /// The loaded programs and their maps: ours alone as long as this lives, in force for longer.
@@ -58,6 +60,8 @@ pub struct Kernel {
     pub enforcer: Enforcer,
     /// Reads what the kernel writes.
     pub collector: Collector,
+    /// Reads the latest packets.
+    pub records: Records,
     /// Attachments.
     pub links: Links,
     /// What the kernel tells at once.
@@ -94,6 +98,7 @@ impl Kernel {
         let collector = Collector::new(object)?;
         Ok(Self {
             enforcer: Enforcer::new(object)?,
+            records: Records::new(object)?,
             notices: Ring::new(object, maps::NOTICES)?,
             samples: Ring::new(object, maps::SAMPLES)?,
             flows: Ring::new(object, maps::FLOW_RECORDS)?,

@@ -13,6 +13,7 @@ mod log;
 mod object;
 mod program;
 mod questions;
+mod recorder;
 mod row;
 mod scale;
 mod setup;
@@ -48,9 +49,10 @@ pub struct Options {
 type Bench = fn(&Options) -> Result<Vec<Row>>;
 
 /// All benches by name, in the order in which they run.
-const BENCHES: [(&str, Bench); 13] = [
+const BENCHES: [(&str, Bench); 14] = [
     ("program", program::run),
     ("signals", signals::run),
+    ("recorder", recorder::run),
     ("cgroup", cgroup::run),
     ("xdp", xdp::run),
     ("containment", containment::run),

@@ -16,6 +16,7 @@ use agentsec_common::policy::{Control, Mode, Policy, State};
 use agentsec_common::profile::{
     COUNT_INBOUND, COUNT_OUTBOUND, FOLLOW_FLOWS, JUDGE_REQUESTS, NO_LIMIT, PRESENT, Profile, Weights,
 };
+use agentsec_common::recorder::Orders;
 use agentsec_common::typical::{ACCEPTED, ANY_PROTOCOL, OPENED, PortRule, PortRules, ROW_BITS, TypicalKey};
 use agentsec_common::window::{BUCKETS, BucketClock, Moment, Step};
 use anyhow::{Context, Result, bail, ensure};
@@ -100,6 +101,19 @@ impl Object {
             policy.set(slot, Policy { control: control.to_word(), ..Policy::default() }, 0)?;
         }
         self.remember_a_minute(slots)
+    }
+
+    /// Records packets of a slot that was appointed.
+    pub(super) fn record(&mut self, slot: Slot, orders: Orders) -> Result<()> {
+        let mut policy: Array<_, Policy> = self.map(POLICY)?.try_into()?;
+        let before = policy.get(&slot, 0)?;
+        policy.set(slot, Policy { recorder: orders.to_word(), ..before }, 0).context("ordering a recorder")
+    }
+
+    /// How many packets of a slot were recorded.
+    pub(super) fn recorded(&mut self, slot: Slot) -> Result<u64> {
+        let ledger: Array<_, Ledger> = self.map(LEDGER)?.try_into()?;
+        Ok(ledger.get(&slot, 0)?.recorded)
     }
 
     fn expect(&mut self, expected: Expected) -> Result<()> {

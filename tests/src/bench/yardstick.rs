@@ -134,6 +134,19 @@ pub(super) fn one_look_up(layer: Layer, entries: u32) -> Result<OwnedFd> {
     load(layer.kind(), &code, layer.next())
 }
 
+/// Looks a key of `WORDS` words up in a hash of `entries` others, and passes the packet on.
+pub(super) fn one_long_look_up<const WORDS: usize>(layer: Layer, entries: u32) -> Result<OwnedFd> {
+    let hash = create(MapKind::Hash, 8 * WORDS as u32, 8, entries)?;
+    for key in 1..=u64::from(entries) {
+        update(&hash, [key; WORDS], key)?;
+    }
+    let [first, second] = map(1, &hash);
+    let key = (1..=WORDS as i16).map(|word| store64(10, -8 * word, 1));
+    let start = [mov(2, 10), add(2, -8 * WORDS as i32), first, second, call(LOOKUP)];
+    let code: Vec<Insn> = [set(1, 7)].into_iter().chain(key).chain(start).collect();
+    load(layer.kind(), &code, layer.next())
+}
+
 /// The value of the key in r1, in r0; the end if there is none.
 fn look_up(fd: &OwnedFd) -> [Insn; 7] {
     let [first, second] = map(1, fd);

@@ -9,6 +9,7 @@ use agentsec_common::maps;
 use agentsec_common::notice::Notice;
 use agentsec_common::policy::Policy;
 use agentsec_common::profile::Profile;
+use agentsec_common::recorder::Entry;
 use agentsec_common::sample::{Responses, Sample};
 use agentsec_common::times::TIME_BUCKETS;
 use agentsec_common::typical::{PortRules, ROW_BITS, TypicalKey};
@@ -56,6 +57,8 @@ pub struct Maps {
     pub responses: HashMap<MapData, EndpointKey, Responses>,
     /// How quickly agents are answered.
     pub times: Array<MapData, [u32; TIME_BUCKETS]>,
+    /// The latest packets.
+    pub records: Array<MapData, Entry>,
     counters: PerCpuArray<MapData, Counters>,
     strays: PerCpuArray<MapData, Strays>,
     notices: RingBuf<MapData>,
@@ -113,6 +116,7 @@ impl Maps {
             flows: map(maps::FLOWS)?.try_into()?,
             responses: map(maps::RESPONSES)?.try_into()?,
             times: map(maps::TIMES)?.try_into()?,
+            records: map(maps::RECORDS)?.try_into()?,
             counters: map(maps::COUNTERS)?.try_into()?,
             strays: map(maps::STRAYS)?.try_into()?,
             notices: map(maps::NOTICES)?.try_into()?,

@@ -26,6 +26,7 @@ use agentsec_common::endpoint::{Endpoint, EndpointKey, EndpointKind};
 use agentsec_common::maps::{IDENTITY_NEAR_CAPACITY, PROGRAM_INBOUND, PROGRAM_LINK_XDP, PROGRAM_OUTBOUND};
 use agentsec_common::policy::{Control, SlowSignals};
 use agentsec_common::profile::Profile;
+use agentsec_common::recorder::{Entry, Orders};
 use anyhow::{Context, Result, bail};
 use aya::programs::{Program, SchedClassifier, TestRun, TestRunOptions, Xdp};
 use aya::{Ebpf, EbpfLoader};
@@ -168,6 +169,24 @@ impl Rig {
     /// Writes an agent's slow signals, valid until `valid_until_ns` of the monotonic clock.
     pub fn signals(&mut self, slot: Slot, signals: SlowSignals, valid_until_ns: u64) -> Result<()> {
         self.maps.change_policy(slot, |policy| policy.signals = signals.to_word(valid_until_ns))
+    }
+
+    /// Says what is recorded of an agent.
+    pub fn record(&mut self, slot: Slot, orders: Orders) -> Result<()> {
+        self.maps.change_policy(slot, |policy| policy.recorder = orders.to_word())
+    }
+
+    /// What is recorded of an agent, as the daemon reads it: entries of a recorder that are the agent's, in their order.
+    pub fn recorded(&self, slot: Slot, orders: Orders) -> Result<Vec<Entry>> {
+        let mut entries = Vec::new();
+        for place in 0..1 << orders.depth_log2 {
+            let entry = self.maps.records.get(&orders.index(place), 0).context("reading an entry")?;
+            if entry.word != 0 && entry.slot == slot && entry.generation == orders.generation {
+                entries.push(entry);
+            }
+        }
+        entries.sort_unstable_by_key(|entry| entry.word);
+        Ok(entries)
     }
 
     /// Removes an endpoint and tells the kernel so, as the daemon does with idle ones.

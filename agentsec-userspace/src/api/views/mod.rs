@@ -7,6 +7,7 @@ mod agent;
 mod daemon;
 mod endpoint;
 mod explanation;
+mod recorder;
 pub mod recovery;
 mod signals;
 
@@ -20,6 +21,7 @@ pub use daemon::{
 };
 pub use endpoint::{EndpointDirection, EndpointList, EndpointTraffic, EndpointView};
 pub use explanation::{Explanation, PacketView};
+pub use recorder::{RecordedPacket, RecorderView};
 pub use signals::{AuthCounts, LossCounts, ResponseTimes, Signals, TotalCounts, mean_ms, ns_as_ms};
 
 use serde::{Deserialize, Serialize};

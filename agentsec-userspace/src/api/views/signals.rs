@@ -147,12 +147,15 @@ pub struct LossCounts {
     /// First requests that were not read.
     #[serde(default)]
     pub requests: u64,
+    /// Packets that were not recorded, because their place was being written to.
+    #[serde(default)]
+    pub records: u64,
 }
 
 impl LossCounts {
     /// Everything with its name.
     #[must_use]
-    pub const fn named(&self) -> [(&'static str, u64); 7] {
+    pub const fn named(&self) -> [(&'static str, u64); 8] {
         [
             ("notices", self.notices),
             ("endpoints", self.endpoints),
@@ -161,14 +164,25 @@ impl LossCounts {
             ("samples", self.samples),
             ("interactions", self.interactions),
             ("requests", self.requests),
+            ("records", self.records),
         ]
     }
 }
 
 impl From<Losses> for LossCounts {
     fn from(losses: Losses) -> Self {
-        let Losses { notices, endpoints, flows, responses, samples, flow_records, openings } = losses;
-        Self { notices, endpoints, flows, responses, samples, interactions: flow_records, requests: openings }
+        let Losses { notices, endpoints, flows, responses, samples, flow_records, openings, records } =
+            losses;
+        Self {
+            notices,
+            endpoints,
+            flows,
+            responses,
+            samples,
+            interactions: flow_records,
+            requests: openings,
+            records,
+        }
     }
 }
 

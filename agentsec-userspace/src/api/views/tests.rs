@@ -139,7 +139,7 @@ fn the_status_is_the_contract() {
             "endpoints": {"opened": 3, "accepted": 0, "overflow": 0},
             "uncovered": [],
             "totals": {"requests": 90, "anomalous_requests": 1, "responses": 80},
-            "lost": {"notices": 0, "endpoints": 0, "flows": 7, "responses": 0, "samples": 0, "interactions": 0, "requests": 0}
+            "lost": {"notices": 0, "endpoints": 0, "flows": 7, "responses": 0, "samples": 0, "interactions": 0, "requests": 0, "records": 0}
         }],
         "daemon": {
             "pid": 42, "version": "0.1.0", "started_at": "2023-11-14T22:13:20.000Z", "uptime_s": 90,
