@@ -36,6 +36,13 @@ impl Recorders {
     }
 }
 
+impl Recorders {
+    /// What every recording says of where it was made.
+    pub(super) fn about(&self) -> &About {
+        &self.about
+    }
+}
+
 impl Daemon {
     /// Tells the kernel what to record of each agent now, and operators what could not be kept.
     pub(super) fn keep_recorders(&mut self, now: Time) {
@@ -108,8 +115,12 @@ impl Daemon {
         })
     }
 
-    /// A circuit is OPEN: what was recorded before is kept as a file, once.
+    /// A circuit is OPEN: what was recorded before is kept as a file, once. Where evidence is encrypted it is in the bundle
+    /// only, and nowhere in clear.
     pub(super) fn keep_recording(&mut self, slot: Slot) {
+        if self.config.bundles.enabled && !self.config.bundles.recipients.is_empty() {
+            return;
+        }
         let Some(recording) = self.recording_of(slot).filter(|recording| !recording.packets.is_empty())
         else {
             return;

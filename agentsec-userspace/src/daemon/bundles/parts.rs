@@ -1,5 +1,5 @@
 //! The parts of a bundle that come from the loop: values at hand, and readers of the kernel's maps that are called beside
-//! it. The flight recorder's packets are one more, `Source::bytes("recorder.pcapng", …)` in [`Daemon::bundle_order`].
+//! it.
 
 use std::collections::HashMap;
 
@@ -18,6 +18,7 @@ use crate::core::time::rfc3339;
 use crate::core::{Place, Time};
 use crate::kernel::beside::Beside;
 use crate::record::canonical;
+use crate::recorder::pcapng_of;
 
 use super::super::Daemon;
 use super::super::endpoint_views;
@@ -30,6 +31,7 @@ impl Daemon {
         let mut sources = vec![self.signals_part(now, slot, event), self.configuration_part()];
         sources.extend(slot.and_then(|slot| self.profile_part(slot)));
         sources.extend(slot.into_iter().flat_map(|slot| self.map_parts(now, slot)));
+        sources.extend(slot.and_then(|slot| self.recorder_part(slot)));
         Order {
             gate: self.bundles.gate.close(&trip.agent),
             trip,
@@ -70,6 +72,17 @@ impl Daemon {
         let name = &self.roster.get(slot)?.settings.profile_name;
         let profile = self.config.profiles.get(name)?;
         Some(Source::value("profile.json", super::profile::document(name, profile)))
+    }
+
+    /// The packets before the trip, and the one that tripped.
+    fn recorder_part(&self, slot: Slot) -> Option<Source> {
+        let recording = self.recording_of(slot).filter(|recording| !recording.packets.is_empty())?;
+        let about = self.recorders.about().clone();
+        let write = move |paper: &Paper| {
+            paper.raw(pcapng_of(&recording, &about).map_err(|error| format!("{error:#}"))?);
+            Ok(())
+        };
+        Some(Source { name: "recorder.pcapng", write: Box::new(write) })
     }
 
     /// Which configuration was in force, and on what.
