@@ -32,6 +32,7 @@
 //! | limit | a bound that trips by itself, whatever the score |
 //! | notice | what the kernel tells at once through the ring |
 //! | event | one record of what happened |
+//! | bundle | the evidence that is collected about an agent at a trip |
 //! | snapshot | an immutable, verified copy of an agent's state to recover from |
 //! | point | the snapshots of a group of agents that were taken together |
 //! | incident | what belongs together from a trip to CLOSED; an event's correlation id |
