@@ -34,6 +34,7 @@
 //! | event | one record of what happened |
 //! | recorder | the latest packets of an agent, kept in the kernel until its circuit opens |
 //! | recording | what was read from one |
+//! | bundle | the evidence that is collected about an agent at a trip |
 //! | snapshot | an immutable, verified copy of an agent's state to recover from |
 //! | point | the snapshots of a group of agents that were taken together |
 //! | incident | what belongs together from a trip to CLOSED; an event's correlation id |

@@ -552,30 +552,37 @@ fn old_bundles_go_with_an_event_each_but_never_the_newest_of_an_open_incident() 
 
 #[test]
 fn who_kills_an_agent_waits_for_its_evidence() -> Result<()> {
+    const PROGRAMS: usize = 5;
     let home = tempfile::tempdir()?;
-    fs::write(home.path().join("f"), "clean")?;
+    let state = home.path().join("state");
+    fs::create_dir(&state)?;
+    fs::write(state.join("f"), "clean")?;
     let scene = CgroupScene::with_agents(1, |config: Config| {
         config
-            .of_agent("recovery.directory", home.path().display().to_string())
+            .of_agent("recovery.directory", state.display().to_string())
             .of_agent("recovery.interval", "off")
+            .set("bundles.part_timeout", "60s")
+            .set("bundles.wait", "60s")
     })?;
     scene.daemon.cli_ok(&["snapshot", "create", NAMES[0]])?;
-    let mut sleep = Command::new("/bin/sleep");
-    sleep.arg("300");
-    let members: Vec<_> = (0..100)
-        .map(|_| {
-            let mut sleep = Command::new("/bin/sleep");
-            sleep.arg("300");
-            scene.agents[0].spawn(None, sleep)
-        })
-        .collect::<Result<_>>()?;
+    // Programs whose hashes take longer than a recovery does: mostly holes.
+    let start = |number: usize| -> Result<Member> {
+        let program = home.path().join(format!("program-{number}"));
+        fs::copy("/bin/sleep", &program)?;
+        File::options().write(true).open(&program)?.set_len(600_000_000)?;
+        let mut command = Command::new(&program);
+        command.arg("300");
+        scene.agents[0].spawn(None, command)
+    };
+    let members: Vec<_> = (0..PROGRAMS).map(start).collect::<Result<_>>()?;
     scene.daemon.cli_ok(&["quarantine", NAMES[0], "--reason", "test"])?;
     scene.daemon.cli_ok(&["recover", NAMES[0], "--no-wait"])?;
     assert!(!scene.agents[0].holds(members[0].id())?, "recovery has killed them");
     let event = wait_collected(&scene.daemon, NAMES[0], 1)?;
     let processes = part(&scene.daemon, text(&event["event_data"]["bundle"]), "processes.json")?;
-    let with_line =
-        items(&processes).iter().filter(|one| one["command_line"] == json!(["/bin/sleep", "300"])).count();
-    assert_eq!(with_line, members.len(), "all were looked at before: {processes}");
+    let looked_into = items(&processes).iter().filter(|one| one["exe_bytes"] == 600_000_000).count();
+    assert_eq!(looked_into, PROGRAMS, "each was there to the end: {processes}");
+    let stopped_too_soon = |event: &Value| event["event_data"]["what"] == "stopped_before_evidence_was_kept";
+    assert!(!scene.daemon.events()?.iter().any(stopped_too_soon));
     Ok(())
 }
