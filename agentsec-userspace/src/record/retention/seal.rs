@@ -3,7 +3,7 @@
 use super::plan::bundle;
 use crate::record::anchor::consistent::Newest;
 use crate::record::evidence::merkle::{Hash, leaf_hash, prove_inclusion, verify_inclusion};
-use crate::record::evidence::tiles::{TILE_WIDTH, TileNodes, TileStore, entries_in};
+use crate::record::evidence::tiles::{Kind, TILE_WIDTH, Tile, TileNodes, TileStore, entries_in, hashes_in};
 use anyhow::{Context as _, Result, anyhow};
 use sha2::{Digest, Sha256};
 
@@ -20,22 +20,20 @@ pub(super) fn sealed(store: &TileStore, index: u64, newest: &Newest) -> Result<V
     let entries = entries_in(&bytes).filter(|entries| entries.len() as u64 == TILE_WIDTH);
     let entries = entries.ok_or_else(|| anyhow!("{path} is damaged, and stays as evidence"))?;
     let leaves: Vec<Hash> = entries.into_iter().map(leaf_hash).collect();
+    // Once the entries are gone their tile of hashes is all that proves them: it has to be whole as well.
+    let hashes = store.read(Tile { kind: Kind::Hashes(0), ..tile });
+    let hashes = hashes.context("reading the log's tiles")?.and_then(|bytes| hashes_in(&bytes));
     let checkpoint = &newest.checkpoint;
     let nodes = TileNodes { store, size: checkpoint.size };
     let first = index * TILE_WIDTH;
+    // The first entry's proof holds the roots over all others of its bundle, made from that tile.
     let proof = prove_inclusion(&nodes, first, checkpoint.size).context("reading the log's tiles")?;
-    // The first entry's proof holds the roots over all others of its bundle: made from these entries they must be the same.
-    let within = (0..8).all(|height| proof.get(height).is_some_and(|hash| *hash == sibling(&leaves, height)));
-    if within && verify_inclusion(&leaves[0], first, checkpoint.size, &proof, &checkpoint.root) {
+    let proved = verify_inclusion(&leaves[0], first, checkpoint.size, &proof, &checkpoint.root);
+    if hashes.as_ref() == Some(&leaves) && proved {
         Ok(bytes)
     } else {
-        Err(anyhow!("{path} is not what was signed, and stays as evidence"))
+        Err(anyhow!("{path} or its hashes are not what was signed, and stay as evidence"))
     }
-}
-
-/// The root over the leaves from `1 << height` to before twice that.
-fn sibling(leaves: &[Hash], height: usize) -> Hash {
-    crate::record::evidence::merkle::root_of(&leaves[1 << height..2 << height])
 }
 
 /// SHA-256 over the bundles' own, in their order.
