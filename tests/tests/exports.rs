@@ -1,7 +1,7 @@
 //! `log export`: every document keeps to the schema that somebody else publishes, and following neither loses nor
 //! repeats anything.
 
-use std::io::{BufRead as _, BufReader, Write as _};
+use std::io::{BufReader, Write as _};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
