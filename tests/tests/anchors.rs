@@ -81,12 +81,11 @@ fn a_mount_that_is_full_read_only_or_missing_is_told_and_what_it_holds_still_vou
         log.place(&anchor).map_err(anyhow::Error::msg)?;
         // Full: what does not fit is told, and the end that it has torn hides nothing later.
         fs::write(mounted.join("filler"), vec![0; 59 * 1024])?;
-        let mut size;
-        let error = loop {
-            size = log.grow(1)?;
+        let (size, error) = loop {
+            let size = log.grow(1)?;
             ensure!(size < 200, "it never became full");
             if let Err(error) = log.place(&anchor) {
-                break error;
+                break (size, error);
             }
         };
         ensure!(error.contains("No space left"), "{error}");

@@ -200,7 +200,8 @@ pub fn missing(facts: &Facts, scope: Scope) -> Vec<Need> {
                 Remedy::Bpffs,
             );
         }
-        if !facts.python && !(facts.ocsf && facts.object_store) {
+        let has_packages = facts.ocsf && facts.object_store;
+        if !has_packages && !facts.python {
             let purpose = "packages of Python that tests use";
             push(&mut needs, "Python's venv", purpose, Remedy::Package("python3-venv"));
         }

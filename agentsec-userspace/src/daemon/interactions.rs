@@ -83,8 +83,8 @@ impl Interactions {
     }
 
     /// What is to be kept now of what was told.
-    fn to_keep(&mut self, now: Time) -> Option<Vec<Remembered>> {
-        self.unkept = self.book.to_keep().or(self.unkept.take());
+    fn take_for_keeping(&mut self, now: Time) -> Option<Vec<Remembered>> {
+        self.unkept = self.book.take_for_keeping().or(self.unkept.take());
         self.unkept.take_if(|_| now.mono_ns >= self.next_keep_ns)
     }
 
@@ -168,7 +168,7 @@ impl Daemon {
         let (standings, room) = (self.standings(now), self.room());
         let drafts = self.interactions.book.turn(now, &standings, room);
         self.record_all(now, drafts);
-        if let Some(flows) = self.interactions.to_keep(now) {
+        if let Some(flows) = self.interactions.take_for_keeping(now) {
             self.keep_told(now, flows);
         }
     }

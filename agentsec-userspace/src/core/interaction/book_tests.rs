@@ -140,7 +140,7 @@ fn the_next_book_tells_only_what_the_log_does_not_have() {
     for second in 1..=70u64 {
         first.living(at(second * 1000), teller("a"), key, &at_second(second));
         first.saw_all(at(second * 1000));
-        if let Some(flows) = first.to_keep() {
+        if let Some(flows) = first.take_for_keeping() {
             assert!(kept.is_none(), "once for each change");
             kept = Some((second, flows));
         }

@@ -40,7 +40,7 @@ impl Book {
 
     /// What is to be kept now, if there is something new. What is kept is in the log already: after a crash some of it may be
     /// told twice, and nothing not at all.
-    pub fn to_keep(&mut self) -> Option<Vec<Remembered>> {
+    pub fn take_for_keeping(&mut self) -> Option<Vec<Remembered>> {
         self.copied.take_if(|copied| copied.turn + TURNS <= self.turns).map(|copied| copied.flows)
     }
 

@@ -87,7 +87,7 @@ pub fn read(bytes: &[u8], covered: u64) -> Contents {
 }
 
 /// Zeros to write over what does not count any more.
-const ZEROS: [u8; 64 * 1024] = [0; 64 * 1024];
+static ZEROS: [u8; 64 * 1024] = [0; 64 * 1024];
 
 /// The write-ahead file, being written.
 #[derive(Debug)]
