@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
 
+use agentsec::record::evidence::EvidenceLog;
 use agentsec_tests::daemon::{Daemon, Launch};
 use agentsec_tests::lab::Lab;
 use agentsec_tests::scene::{LONG, NAMES, Scene, config};
@@ -111,6 +112,22 @@ fn a_running_daemons_log_verifies_and_says_what_is_anchored() -> Result<()> {
     let other = "PeterNeumann+c74f20a3+ARpc2QcUPDhMQegwxbzhKqiBfsVkmqq/LDE4izWy10TW";
     let (code, report) = verify(&daemon, &["--key", other])?;
     assert_eq!((code, &report["findings"][0]["what"]), (7, &"other_key".into()), "{report}");
+    Ok(())
+}
+
+#[test]
+fn entries_that_are_gone_without_an_event_are_missing_whatever_the_file_says() -> Result<()> {
+    let (_lab, mut daemon) = with_events()?;
+    daemon.terminate()?;
+    let mut log = EvidenceLog::open(&log_of(&daemon), "host")?.log;
+    log.append(&vec![b"{}"; 600], true)?;
+    log.close()?;
+    drop(log);
+    fs::remove_file(log_of(&daemon).join("tile/entries/000"))?;
+    fs::write(log_of(&daemon).join("removed"), "256\n")?;
+    let (code, report) = verify(&daemon, &[])?;
+    let finding = &report["findings"][0];
+    assert_eq!((code, &finding["what"], &finding["entry"]), (7, &"missing".into(), &0.into()), "{report}");
     Ok(())
 }
 

@@ -30,6 +30,7 @@ pub struct Manifest {
     /// When collecting began, RFC 3339.
     pub collected_at: String,
     /// The same moment on the monotonic clock of the boot, nanoseconds.
+    #[serde(deserialize_with = "crate::record::event::exact")]
     pub collected_monotonic_ns: u64,
     /// How long collecting took, milliseconds.
     pub took_ms: u64,

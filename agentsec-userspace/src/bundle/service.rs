@@ -77,6 +77,7 @@ enum Ask {
     Logged(String),
     Remove(String),
     Tend { config: BundlesConfig, open: BTreeSet<(String, String)> },
+    Answer(Sender<()>),
 }
 
 struct Shared {
@@ -176,6 +177,14 @@ impl Service {
         let _ = self.gate.wait_for_all(patience);
     }
 
+    /// Waits, for a bounded time, until everything that was said of bundles is noted.
+    pub fn finish(&self, patience: Duration) {
+        let (answer, answered) = mpsc::channel();
+        self.ask(Ask::Answer(answer));
+        // What is not noted is told again by the next daemon.
+        let _ = answered.recv_timeout(patience);
+    }
+
     /// Who destroys evidence asks here.
     #[must_use]
     pub const fn gate(&self) -> &Gate {
@@ -205,6 +214,8 @@ impl Shared {
                 Ok(Ask::Logged(id)) => drop(self.noted(self.store.set_phase(&id, Phase::Logged))),
                 Ok(Ask::Remove(id)) => drop(self.noted(self.store.remove(&id))),
                 Ok(Ask::Tend { config, open }) => self.tend(&config, &open),
+                // Whoever asked may not wait any more.
+                Ok(Ask::Answer(answer)) => answer.send(()).unwrap_or_default(),
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => return,
             }

@@ -311,6 +311,8 @@ impl Daemon {
         if !self.log.close() {
             eprintln!("agentsec: the log could not be ended in time; its next writer takes up what it finds");
         }
+        // What waited for the log need not be told again by the next daemon.
+        self.finish_bundles();
     }
 
     /// Something failed that the daemon lives with: operators see it in `status` and in the daemon's log.

@@ -8,10 +8,11 @@ use crate::cli::style::{Style, Tone, harmless};
 use crate::cli::units::count;
 use crate::cli::{Context, Outcome};
 use crate::record::anchor::{Standing, Trusted, WitnessKey, newest_trusted};
-use crate::record::evidence::check::{Finding, Report, check_heard};
+use crate::record::evidence::check::{Finding, Report, What, check_heard};
 use crate::record::evidence::note::PublicKey;
 use crate::record::evidence::tiles::TileStore;
-use crate::record::evidence::{LOG_NAME, key};
+use crate::record::evidence::{EvidenceSource, LOG_NAME, key};
+use crate::record::retention::accounted_for;
 use std::path::PathBuf;
 
 #[derive(Debug, clap::Args)]
@@ -39,8 +40,13 @@ impl Args {
         let mut progress = Entries::of(context, "checking the log");
         let mut heard = |done, all| progress.tell(done, all);
         let store = TileStore::new(&directory);
-        let report = check_heard(&store, &key, &trusted.kept, &mut heard).map_err(failed)?;
+        let mut report = check_heard(&store, &key, &trusted.kept, &mut heard).map_err(failed)?;
         drop(progress);
+        if report.removed > 0 {
+            let log = EvidenceSource::in_state(&context.global.state_dir);
+            let accounted = accounted_for(&log).map_err(|error| failed(error.into()))?;
+            report.findings.extend(unaccounted(report.removed, accounted));
+        }
         let standing = trusted.standing(&report);
         if context.output.json {
             context.output.object(&Told { report: &report, cosigned: standing.cosigned })?;
@@ -69,6 +75,13 @@ impl Args {
         let witnesses = self.witness.iter().map(witness).collect::<Result<Vec<_>, _>>()?;
         newest_trusted(&files, key, &witnesses).map_err(|error| CliError::failure(error.to_string()))
     }
+}
+
+/// Entries that are gone and of which no event says that retention let them go.
+fn unaccounted(removed: u64, accounted: u64) -> Option<Finding> {
+    let detail = format!("{removed} entries are gone, and the log's events account for {accounted} of them");
+    let finding = Finding { what: What::Missing, entry: Some(accounted), file: "removed".into(), detail };
+    (removed > accounted).then_some(finding)
 }
 
 /// The report, for machines.

@@ -186,4 +186,12 @@ impl Daemon {
             self.hear_bundle(told);
         }
     }
+
+    /// Once the log has ended: what waited for it is noted, so that the next daemon does not tell it again.
+    pub(super) fn finish_bundles(&mut self) {
+        self.confirm_bundles();
+        if let Some(service) = &self.bundles.service {
+            service.finish(Duration::from_secs(1));
+        }
+    }
 }

@@ -18,6 +18,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
 use std::path::Path;
+use std::time::Duration;
 
 /// The write-ahead file, in the log's directory.
 pub const WAL_NAME: &str = "wal";
@@ -27,6 +28,9 @@ pub const LOCK_NAME: &str = "lock";
 const WAL_EMPTY_BYTES: u64 = 1 << 20;
 /// No more is written ahead of tiles that cannot be written.
 const WAL_FULL_BYTES: u64 = 64 << 20;
+/// How often the lock is tried, and how long it is waited for in between.
+const LOCK_TRIES: u32 = 20;
+const LOCK_WAIT: Duration = Duration::from_millis(10);
 /// Tiles that are written together: each is a file of its own until all are on the disk.
 const AT_ONCE: usize = 64;
 
@@ -91,9 +95,16 @@ fn lock(directory: &Path) -> Result<File> {
     let path = directory.join(LOCK_NAME);
     let file = OpenOptions::new().create(true).append(true).mode(0o600).open(&path);
     let file = file.with_context(|| format!("opening {}", path.display()))?;
-    file.try_lock()
-        .map_err(io::Error::from)
-        .with_context(|| format!("{}: another process writes this log", path.display()))?;
+    let mut tries = LOCK_TRIES;
+    while let Err(error) = file.try_lock() {
+        // A child of whoever wrote it last has the file open until it is another program.
+        tries -= 1;
+        if tries == 0 {
+            let refused = format!("{}: another process writes this log", path.display());
+            return Err(io::Error::from(error)).context(refused);
+        }
+        std::thread::sleep(LOCK_WAIT);
+    }
     Ok(file)
 }
 
