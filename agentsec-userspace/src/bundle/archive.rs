@@ -157,8 +157,13 @@ pub(super) mod tests {
 
     fn parts() -> impl Strategy<Value = Vec<Part>> {
         let status = prop_oneof![Just(Status::Complete), Just(Status::Partial), Just(Status::Failed)];
-        let part =
-            ("[a-z]{1,12}\\.json", status, prop::collection::vec(".*", 0..3), any::<Vec<u8>>(), any::<u64>());
+        let part = (
+            "[a-z]{1,12}\\.json",
+            status,
+            prop::collection::vec(".*", 0..3),
+            any::<Vec<u8>>(),
+            0u64..1 << 53,
+        );
         let part = part.prop_map(|(name, status, reasons, bytes, took_ms)| Part {
             name,
             status,
