@@ -350,3 +350,49 @@ fn they_can_be_switched_off_and_on_by_a_reload() -> Result<()> {
     }
     Ok(())
 }
+
+#[test]
+fn what_no_packet_shows_is_recorded_as_it_is_reported_on_both_sides() -> Result<()> {
+    let scene = Scene::routed(2, &config(2))?;
+    let hash = "ab".repeat(32);
+    let (sender, receiver) = (NAMES[0], NAMES[1]);
+    let sent = [
+        "report",
+        sender,
+        "--id",
+        "job-7",
+        "--to",
+        receiver,
+        "--type",
+        "queue publish",
+        "--payload-hash",
+        &hash,
+    ];
+    scene.daemon.cli_ok(&sent)?;
+    scene.daemon.cli_ok(&["report", receiver, "--id", "job-7", "--from", sender, "--auth-method", "mtls"])?;
+    let said = scene.daemon.cli_ok(&["events", "--json", "--correlation", "job-7"])?;
+    let events = said.lines().map(serde_json::from_str).collect::<Result<Vec<Value>, _>>()?;
+    let agents: Vec<_> = events.iter().map(|event| event["agent_id"].as_str()).collect();
+    assert_eq!(agents, [Some(sender), Some(receiver)]);
+    for event in &events {
+        let data = &event["event_data"];
+        assert_eq!((&data["source_agent"], &data["target_agent"]), (&sender.into(), &receiver.into()));
+    }
+    assert_eq!(events[0]["event_data"]["payload_hash"], hash);
+    assert_eq!(events[1]["event_data"]["auth_method"], "mtls");
+    for (wrong, code, told) in [
+        (
+            &["report", sender, "--id", "x", "--auth-method", "Bearer secret"][..],
+            2,
+            "not the name of a scheme",
+        ),
+        (&["report", sender, "--id", ""], 2, "id: it is \"\""),
+        (&["report", "nobody", "--id", "x"], 4, "nobody"),
+    ] {
+        let output = scene.daemon.cli(wrong)?;
+        let error = String::from_utf8_lossy(&output.stderr);
+        ensure!(output.status.code() == Some(code) && error.contains(told), "{:?}: {error}", output.status);
+        ensure!(!error.contains("secret"), "{error}");
+    }
+    Ok(())
+}

@@ -28,7 +28,7 @@ pub mod views;
 pub use crate::record::timestamp as time;
 pub use request::{
     Operation, OperationOutcome, OperationRefusal, OperationReply, Recorded, Refusal, ReloadReply, Reply,
-    Request, RequestError, RequestErrorCode, Whom,
+    Reported, Request, RequestError, RequestErrorCode, Whom,
 };
 pub use server::{Server, ServerOptions};
 pub use time::Timestamp;

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
 
 use crate::config::SourceDigest;
+use crate::core::interaction::Report;
 use crate::recorder::{About, Recording};
 
 use super::views::{EndpointList, Explanation, Mode, State, Status};
@@ -59,6 +60,17 @@ pub enum Request {
         /// What became of it.
         reply: Reply<OperationReply>,
     },
+    /// An interaction that an application tells of.
+    Report {
+        /// The agent.
+        agent: String,
+        /// What is told.
+        report: Box<Report>,
+        /// Who tells.
+        by: String,
+        /// What became of it.
+        reply: Reply<Reported>,
+    },
     /// Read the configuration again and put it into force.
     Reload {
         /// Who.
@@ -81,6 +93,15 @@ pub struct Recorded {
     pub kept: Option<PathBuf>,
     /// What the kernel records; `None` when the agent has no recorder.
     pub orders: Option<Orders>,
+}
+
+/// An interaction that was recorded as it was reported.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reported {
+    /// The agent.
+    pub agent: String,
+    /// By which id its event is found.
+    pub correlation_id: String,
 }
 
 /// Whom an operator means.

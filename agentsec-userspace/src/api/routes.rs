@@ -16,10 +16,12 @@ use tokio::sync::{mpsc, oneshot};
 use super::event_log::{EventQuery, events};
 use super::metrics;
 use super::request::{
-    Operation, OperationReply, ReloadReply, Reply, Request, RequestError, RequestErrorCode, Whom, check_agent,
+    Operation, OperationReply, ReloadReply, Reply, Reported, Request, RequestError, RequestErrorCode, Whom,
+    check_agent,
 };
 use super::time::Timestamp;
 use super::views::{AgentList, EndpointList, Explanation, RecorderView, Status};
+use crate::core::interaction::Report;
 use crate::record::evidence::EvidenceSource;
 use crate::record::index::Files;
 use crate::record::query::NotAnEndpoint;
@@ -55,6 +57,7 @@ pub(super) fn router(shared: Shared) -> Router {
         .route("/v1/agents/{id}/explain", get(explain))
         .route("/v1/agents/{id}/recorder", get(recorder))
         .route("/v1/agents/{id}/recorder.pcapng", get(recorder_file))
+        .route("/v1/agents/{id}/interactions", post(report))
         .route("/v1/agents/{id}/quarantine", post(quarantine::<Agent>))
         .route("/v1/agents/{id}/release", post(release::<Agent>))
         .route("/v1/agents/{id}/shadow", post(shadow::<Agent>))
@@ -152,6 +155,18 @@ async fn recorder_file(State(shared): State<Shared>, Agent(agent): Agent) -> Res
     let file = pcapng_of(&recorded.recording, &recorded.about)
         .map_err(|error| RequestError::new(RequestErrorCode::Unavailable, format!("{error:#}")))?;
     Ok(([(CONTENT_TYPE, "application/x-pcapng")], file).into_response())
+}
+
+async fn report(
+    State(shared): State<Shared>,
+    Agent(agent): Agent,
+    Caller(by): Caller,
+    JsonBody(report): JsonBody<Report>,
+) -> Answer<Reported> {
+    let report = Box::new(report);
+    let answer = shared.try_ask(|reply| Request::Report { agent, report, by, reply }).await;
+    shared.settle().await;
+    answer
 }
 
 #[derive(Deserialize)]

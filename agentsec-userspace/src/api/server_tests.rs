@@ -10,7 +10,7 @@ use crate::record::index::Files;
 
 use super::*;
 use crate::api::client::{Client, ClientError, escaped};
-use crate::api::request::{Operation, OperationOutcome, OperationReply, Recorded, Whom};
+use crate::api::request::{Operation, OperationOutcome, OperationReply, Recorded, Reported, Whom};
 use crate::api::views::tests::one_agent;
 use crate::api::views::{AgentList, EndpointList, Explanation, RecorderView, Status};
 use crate::recorder::{About, Recording};
@@ -74,6 +74,10 @@ async fn fake_loop(mut inbox: mpsc::Receiver<Request>, seen: mpsc::UnboundedSend
                     }
                 };
                 reply.send(answer).unwrap();
+            }
+            Request::Report { agent, report, by, reply } => {
+                seen.send(format!("{agent} {} by {by}", report.id)).unwrap();
+                reply.send(Ok(Reported { agent, correlation_id: report.id })).unwrap();
             }
             Request::Reload { by, reply } => {
                 seen.send(format!("{by}: reload")).unwrap();
@@ -199,6 +203,19 @@ async fn a_head_that_does_not_come_is_not_waited_for() {
     let mut answer = Vec::new();
     let closed = tokio::time::timeout(HEADER_PATIENCE * 2, slow.read_to_end(&mut answer)).await;
     assert!(closed.is_ok(), "the server hangs up");
+}
+
+#[tokio::test]
+async fn a_report_goes_to_the_loop_and_unknown_fields_are_refused() {
+    let mut fixture = open_fixture();
+    let path = "/v1/agents/crawler/interactions";
+    let reported: Reported = fixture.client.post(path, &json!({ "id": "job-7" })).await.unwrap();
+    assert_eq!((reported.agent.as_str(), reported.correlation_id.as_str()), ("crawler", "job-7"));
+    assert!(fixture.seen.recv().await.unwrap().starts_with("crawler job-7 by uid "));
+    for body in [json!({}), json!({ "id": "a", "more": 1 })] {
+        let refused = fixture.client.post::<Reported>(path, &body).await.unwrap_err();
+        assert_eq!(code(refused), RequestErrorCode::Invalid);
+    }
 }
 
 #[tokio::test]

@@ -24,6 +24,7 @@ mod recorder;
 mod recover;
 mod release;
 mod reload;
+mod report;
 pub mod run;
 mod selection;
 mod shadow;
@@ -100,6 +101,8 @@ enum Verb {
     Events(events::Args),
     /// Reconstruct how far a compromise came: from agent to agent, to the outside, and what stopped it
     Chain(chain::Args),
+    /// Record an interaction that no packet shows, as an application knows it
+    Report(report::Args),
     /// Work on the forensic log itself
     Log(log::Args),
     /// Open circuits: drop everything that an agent, or every agent of a tag, sends and receives
@@ -153,6 +156,7 @@ fn dispatch(verb: Verb, context: &Context) -> Outcome {
         Verb::Recorder(args) => asynchronously(args.run(context)),
         Verb::Events(args) => asynchronously(args.run(context)),
         Verb::Chain(args) => asynchronously(args.run(context)),
+        Verb::Report(args) => asynchronously(args.run(context)),
         Verb::Log(args) => args.run(context),
         Verb::Quarantine(args) => asynchronously(args.run(context)),
         Verb::Release(args) => asynchronously(args.run(context)),

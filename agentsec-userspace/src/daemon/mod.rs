@@ -19,6 +19,7 @@ mod outside;
 mod recorder;
 mod recovery;
 mod reload;
+mod report;
 mod roster;
 mod samples;
 mod signals;

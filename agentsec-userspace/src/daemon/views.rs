@@ -31,6 +31,9 @@ impl Daemon {
             Request::Explain { agent, reply } => drop(reply.send(self.explain(&agent))),
             Request::Recorder { agent, reply } => drop(reply.send(self.recorded(&agent))),
             Request::Operate { operation, by, reply } => drop(reply.send(self.operate(operation, by))),
+            Request::Report { agent, report, by, reply } => {
+                drop(reply.send(self.report(&agent, &report, &by)));
+            }
             Request::Reload { by, reply } => drop(reply.send(self.reload(&by))),
             Request::Settle { reply } => self.log.after(move || {
                 let _ = reply.send(());

@@ -11,6 +11,7 @@ mod memory;
 pub mod opening;
 mod peers;
 mod record;
+mod report;
 mod sample;
 #[cfg(test)]
 mod tests;
@@ -20,6 +21,7 @@ pub use book::{Book, BookSettings, Teller};
 pub use flow::{FlowSummary, Message, Traffic};
 pub use memory::Remembered;
 pub use peers::{KnownBy, Peer};
+pub use report::Report;
 pub use sample::{Sampler, SamplingSettings, Standing};
 
 use super::draft::{Draft, EventKind};
