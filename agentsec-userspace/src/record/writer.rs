@@ -197,6 +197,10 @@ impl Work {
             then.into_iter().for_each(|what| what());
             self.publish(ended);
             if ended {
+                let lost = self.journal.waiting();
+                if lost > 0 {
+                    eprintln!("agentsec: the log takes no events, and {lost} that waited in memory are lost");
+                }
                 return;
             }
         }
