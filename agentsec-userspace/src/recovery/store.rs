@@ -285,7 +285,7 @@ impl Store {
     ) -> Result<Record, Failure> {
         let mut catalogue = self.catalogue()?;
         let record = catalogue.find(id)?.clone();
-        let found = self.restic.verify(&record.id, record.tree.as_deref(), cancel, progress);
+        let found = self.restic.verify(&record.id, record.tree.as_deref(), record.bytes, cancel, progress);
         let result = found.and_then(|found| {
             let message = format!(
                 "snapshot {} has {} files of {} bytes, and was made with {} of {}",

@@ -46,7 +46,7 @@ fn a_copy_elsewhere_has_the_same_tree_and_restic_finds_it_whole() -> Result<()> 
     let tree = record.tree.as_deref();
     ensure!(tree.is_some(), "whoever has read a snapshot knows its tree");
     assert_eq!(copied.iter().map(|copy| Some(copy.tree.as_str())).collect::<Vec<_>>(), [tree]);
-    there.restic.verify(&copied[0].id, tree, &Cancel::default(), &mut |_, _| {})?;
+    there.restic.verify(&copied[0].id, tree, 0, &Cancel::default(), &mut |_, _| {})?;
     Ok(())
 }
 

@@ -198,9 +198,15 @@ impl Restic {
         &self,
         id: &str,
         tree: Option<&str>,
+        bytes: u64,
         cancel: &Cancel,
         progress: Progress<'_>,
     ) -> Result<Found, Failure> {
+        if self.holds_little_else(bytes)
+            && let Some(found) = self.verify_all(id, tree, cancel)
+        {
+            return found;
+        }
         let (found, least) = self.walk(id, tree, cancel)?;
         let mut command = self.command();
         command.args(["dump", "--no-lock", "--archive", "tar", id, "/"]);
@@ -217,6 +223,25 @@ impl Restic {
             return Err(Failure::new(Kind::Damaged, message));
         }
         Ok(found)
+    }
+
+    /// Whether the repository lies here and has hardly more than `bytes` in it: then all of it is read as quickly as a part.
+    fn holds_little_else(&self, bytes: u64) -> bool {
+        const MORE: u64 = 16 << 20;
+        let packs = Path::new(&self.repository).join("data");
+        self.is_local() && size_of_files(&packs).is_some_and(|size| size <= bytes + bytes / 4 + MORE)
+    }
+
+    /// Reads the whole repository, which restic does with several hands. `None` when something in it is wrong: whether it is
+    /// in this snapshot is another question.
+    fn verify_all(&self, id: &str, tree: Option<&str>, cancel: &Cancel) -> Option<Result<Found, Failure>> {
+        std::thread::scope(|scope| {
+            let arguments = ["check", "--read-data", "--no-lock"];
+            let checked = scope.spawn(move || self.run(&arguments, cancel, |_| {}));
+            let walked = self.walk(id, tree, cancel);
+            let is_whole = checked.join().is_ok_and(|checked| checked.is_ok());
+            is_whole.then(|| walked.map(|(found, _)| found))
+        })
     }
 
     /// What a snapshot's trees say is in it, and the least size of an archive of that.
@@ -293,4 +318,15 @@ impl Restic {
     pub fn shown(&self) -> String {
         shown(&self.repository)
     }
+}
+
+/// Bytes of all files below a directory; `None` when it cannot be read.
+fn size_of_files(directory: &Path) -> Option<u64> {
+    let mut size = 0;
+    for entry in std::fs::read_dir(directory).ok()? {
+        let entry = entry.ok()?;
+        let found = entry.metadata().ok()?;
+        size += if found.is_dir() { size_of_files(&entry.path())? } else { found.len() };
+    }
+    Some(size)
 }
