@@ -29,6 +29,7 @@ pub mod text;
 pub mod trip;
 mod whereabouts;
 
+pub use crate::core::hex::{hex, sha256};
 pub use gate::{Gate, Waited};
 pub use part::{Paper, Part, Status};
 pub use service::{Service, Told};
@@ -36,21 +37,3 @@ pub use trip::{Order, Source, Trip};
 
 /// Directory of the bundles in the daemon's state directory.
 pub const DIRECTORY: &str = "bundles";
-
-/// SHA-256 in hex, as `sha256sum` writes it.
-#[must_use]
-pub fn sha256(bytes: &[u8]) -> String {
-    use sha2::{Digest, Sha256};
-    hex(&Sha256::digest(bytes))
-}
-
-/// Bytes in hex.
-#[must_use]
-pub fn hex(bytes: &[u8]) -> String {
-    use std::fmt::Write;
-    bytes.iter().fold(String::with_capacity(2 * bytes.len()), |mut text, byte| {
-        let written = write!(text, "{byte:02x}");
-        debug_assert!(written.is_ok(), "a string takes everything");
-        text
-    })
-}

@@ -73,16 +73,6 @@ impl Source {
         };
         Self { name, write: Box::new(write) }
     }
-
-    /// A part that is bytes of another format, such as the flight recorder's pcapng.
-    #[must_use]
-    pub fn bytes(name: &'static str, bytes: Vec<u8>) -> Self {
-        let write = move |paper: &Paper| {
-            paper.raw(bytes);
-            Ok(())
-        };
-        Self { name, write: Box::new(write) }
-    }
 }
 
 impl fmt::Debug for Source {

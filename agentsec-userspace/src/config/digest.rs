@@ -1,8 +1,8 @@
 //! Which files a configuration was read from, and what they said.
 
 use super::Source;
+use crate::core::hex::sha256;
 use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
 
 /// One file that was read.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -15,9 +15,7 @@ pub struct SourceDigest {
 
 impl From<&Source> for SourceDigest {
     fn from(source: &Source) -> Self {
-        let digest = Sha256::digest(source.text.as_bytes());
-        let sha256 = digest.iter().map(|byte| format!("{byte:02x}")).collect();
-        Self { file: source.name.clone(), sha256 }
+        Self { file: source.name.clone(), sha256: sha256(source.text.as_bytes()) }
     }
 }
 

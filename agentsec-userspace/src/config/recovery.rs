@@ -128,9 +128,9 @@ pub(super) fn read(section: &Section<'_>) -> RecoveryConfig {
         repository: section.parsed("repository", location, |value| location_of(text(value)?)),
         copy_to: section.parsed("copy_to", location, |value| location_of(text(value)?)),
         memory_bytes: read_memory(section, default.memory_bytes),
-        key_file: absolute(section, "key_file"),
-        program: absolute(section, "program").unwrap_or(default.program),
-        environment_file: absolute(section, "environment_file"),
+        key_file: section.absolute("key_file"),
+        program: section.absolute("program").unwrap_or(default.program),
+        environment_file: section.absolute("environment_file"),
         timeout_ns: section.duration("timeout", SECOND..=7 * 86_400 * SECOND).unwrap_or(default.timeout_ns),
         lookback_ns: section.duration("lookback", SECOND..=86_400 * SECOND).unwrap_or(default.lookback_ns),
     };
@@ -177,7 +177,7 @@ pub(super) fn read_agent(parent: &Section<'_>) -> Option<AgentRecovery> {
 }
 
 fn read_source(section: &Section<'_>) -> Option<StateSource> {
-    let directory = absolute(section, "directory").map(StateSource::Directory);
+    let directory = section.absolute("directory").map(StateSource::Directory);
     let output = Some(command(section, "command")).filter(|words| !words.is_empty());
     let handed = section.boolean("handed").filter(|handed| *handed).map(|_| StateSource::Handed);
     let mut given = [directory, output.map(StateSource::Command), handed].into_iter().flatten();
@@ -236,19 +236,6 @@ fn command(section: &Section<'_>, key: &'static str) -> Vec<String> {
         }
     });
     words.unwrap_or_default()
-}
-
-fn absolute(section: &Section<'_>, key: &'static str) -> Option<PathBuf> {
-    section.parsed(key, "an absolute path without `..`", |value| {
-        let text = text(value)?;
-        let path = PathBuf::from(text);
-        let climbs = path.components().any(|part| part == std::path::Component::ParentDir);
-        if path.is_absolute() && !climbs && path.file_name().is_some() && !text.contains('\0') {
-            Ok(path)
-        } else {
-            Err(format!("is {text:?}"))
-        }
-    })
 }
 
 /// A local directory is absolute; anything else names its backend with a colon.

@@ -5,6 +5,7 @@ use super::source::{Entry, Node, Source, Spot, Table, Value};
 use super::units;
 use std::cell::{Cell, RefCell};
 use std::ops::RangeInclusive;
+use std::path::{Component, PathBuf};
 
 /// Collects problems.
 pub(super) struct Report<'a> {
@@ -115,6 +116,11 @@ impl<'a> Section<'a> {
     /// A string of any content.
     pub(super) fn string(&self, key: &'static str, allowed: &str) -> Option<String> {
         self.parsed(key, allowed, |value| text(value).map(str::to_owned))
+    }
+
+    /// An absolute path of a file or directory, which does not climb.
+    pub(super) fn absolute(&self, key: &'static str) -> Option<PathBuf> {
+        self.parsed(key, "an absolute path without `..`", |value| absolute_path(text(value)?))
     }
 
     /// A boolean.
@@ -248,6 +254,17 @@ impl<'a> Section<'a> {
             };
             self.report.problem(entry.key, &self.key(key), message, Some(asked.join(", ")));
         }
+    }
+}
+
+/// A path that names a file wherever it is read.
+pub(super) fn absolute_path(text: &str) -> Result<PathBuf, String> {
+    let path = PathBuf::from(text);
+    let climbs = path.components().any(|part| part == Component::ParentDir);
+    if path.is_absolute() && !climbs && path.file_name().is_some() && !text.contains('\0') {
+        Ok(path)
+    } else {
+        Err(format!("is {text:?}"))
     }
 }
 

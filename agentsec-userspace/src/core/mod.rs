@@ -22,6 +22,7 @@ mod explain;
 pub mod flows;
 mod group;
 pub mod guard;
+pub mod hex;
 pub mod input;
 pub mod interaction;
 pub mod names;

@@ -3,10 +3,10 @@
 use super::canonical;
 use super::evidence::tiles::ENTRY_BYTES;
 use crate::core::draft::{Draft, EventKind};
+use crate::core::hex::sha256;
 use crate::core::time::rfc3339;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
-use sha2::{Digest, Sha256};
 use std::fmt;
 use uuid::{ContextV7, Timestamp, Uuid};
 
@@ -73,7 +73,7 @@ fn cut_down(data: &Value) -> Value {
     while !text.is_char_boundary(beginning) {
         beginning -= 1;
     }
-    let digest: String = Sha256::digest(text.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect();
+    let digest = sha256(text.as_bytes());
     let mut cut = json!({ "cut": { "bytes": text.len(), "sha256": digest, "beginning": text[..beginning] } });
     // What makes an event findable stays where it is looked for.
     for (name, value) in data.as_object().into_iter().flatten() {
@@ -90,8 +90,7 @@ fn hash_without_itself(mut document: Value) -> String {
     if let Value::Object(fields) = &mut document {
         fields.remove("integrity_hash");
     }
-    let digest = Sha256::digest(canonical::to_string(&document).as_bytes());
-    digest.iter().map(|byte| format!("{byte:02x}")).collect()
+    sha256(canonical::to_string(&document).as_bytes())
 }
 
 /// Why a line is not an intact event.
@@ -188,6 +187,7 @@ impl Sealer {
 pub(super) mod tests {
     use super::*;
     use crate::core::time::Time;
+    use sha2::{Digest, Sha256};
 
     /// Ids that tests can predict.
     #[derive(Default)]

@@ -130,12 +130,6 @@ impl Writer {
         Counts { written: of(&shared.written), queued: shared.waiting(), lost: of(&shared.lost) }
     }
 
-    /// Whether the thread has ended though it should not have.
-    #[must_use]
-    pub fn is_dead(&self) -> bool {
-        self.thread.as_ref().is_some_and(JoinHandle::is_finished)
-    }
-
     /// Ends the thread once everything is written and published; false when that takes too long.
     pub fn close(&mut self) -> bool {
         self.orders = None;

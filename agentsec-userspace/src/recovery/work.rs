@@ -303,23 +303,25 @@ fn remember(task: &Task, records: &[(String, Record)]) {
 
 /// Brings an agent back, and asks for its probation.
 pub(super) fn recover(task: &Task, progress: Progress) -> Result<Value, Failure> {
-    let (mut tell_step, subjects) = (|message: String| task.say(message), subjects(task, &progress)?);
-    let home = store::home(&task.service.shared().paths.state_dir);
-    let mut recovery = Recovery {
-        home: &home,
-        subjects: &subjects,
-        progress,
-        cancel: &task.cancel,
-        before_stop: &|agent| wait_for_evidence(task, agent),
-        tell: &mut tell_step,
-    };
-    let result = recovery.run();
-    let progress = recovery.progress;
-    conclude(task, &progress, result)
+    bring_back(task, progress, |recovery| recovery.run())
 }
 
 /// Takes up a recovery that a daemon before this one had begun.
 pub(super) fn resume(task: &Task, progress: Progress) -> Result<Value, Failure> {
+    bring_back(task, progress, |recovery| match recovery.resume()? {
+        Way::Forward => Ok(()),
+        Way::Back => Err(Failure::new(
+            Kind::Cancelled,
+            "the daemon ended before anything was put in place; everything is as it was",
+        )),
+    })
+}
+
+fn bring_back(
+    task: &Task,
+    progress: Progress,
+    work: impl FnOnce(&mut Recovery<'_>) -> Result<(), Failure>,
+) -> Result<Value, Failure> {
     let (mut tell_step, subjects) = (|message: String| task.say(message), subjects(task, &progress)?);
     let home = store::home(&task.service.shared().paths.state_dir);
     let mut recovery = Recovery {
@@ -330,16 +332,8 @@ pub(super) fn resume(task: &Task, progress: Progress) -> Result<Value, Failure> 
         before_stop: &|agent| wait_for_evidence(task, agent),
         tell: &mut tell_step,
     };
-    let way = recovery.resume();
+    let result = work(&mut recovery);
     let progress = recovery.progress;
-    let result = match way {
-        Ok(Way::Forward) => Ok(()),
-        Ok(Way::Back) => Err(Failure::new(
-            Kind::Cancelled,
-            "the daemon ended before anything was put in place; everything is as it was",
-        )),
-        Err(failure) => Err(failure),
-    };
     conclude(task, &progress, result)
 }
 

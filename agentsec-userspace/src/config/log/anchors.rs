@@ -1,6 +1,6 @@
 //! `[log.anchors]`: files, HTTP servers and witnesses that get the log's checkpoints.
 
-use super::{absolute, is_in_the_clear, url_of};
+use super::{is_in_the_clear, url_of};
 use crate::config::check_name;
 use crate::config::section::{Section, text};
 use crate::record::anchor::WitnessKey;
@@ -71,7 +71,7 @@ pub(super) fn read(section: &Section<'_>) -> AnchorsConfig {
     let config = AnchorsConfig {
         interval_ns: section.duration("interval", SECOND..=86_400 * SECOND).unwrap_or(default.interval_ns),
         timeout_ns: section.duration("timeout", SECOND / 10..=300 * SECOND).unwrap_or(default.timeout_ns),
-        ca_file: absolute(section, "ca_file"),
+        ca_file: section.absolute("ca_file"),
         anchors,
     };
     section.finish();
@@ -109,12 +109,12 @@ fn each(
 }
 
 fn read_file(table: &Section<'_>) -> Option<AnchorPlace> {
-    let (path, same_device) = (absolute(table, "path"), table.boolean("same_device"));
+    let (path, same_device) = (table.absolute("path"), table.boolean("same_device"));
     Some(AnchorPlace::File { path: path?, same_device: same_device.unwrap_or(false) })
 }
 
 fn read_http(table: &Section<'_>) -> Option<AnchorPlace> {
-    let (url, header_file) = (url(table), absolute(table, "header_file"));
+    let (url, header_file) = (url(table), table.absolute("header_file"));
     let url = url?;
     if header_file.is_some()
         && is_in_the_clear(&url)

@@ -1,7 +1,6 @@
 //! `log.dead_letters`: where events go that the log does not take.
 
 use super::super::section::Section;
-use super::absolute;
 use std::path::PathBuf;
 
 /// A second path.
@@ -16,7 +15,7 @@ pub struct DeadLettersConfig {
 const DEFAULT_BYTES: u64 = 256 << 20;
 
 pub(super) fn read(section: &Section<'_>) -> Option<DeadLettersConfig> {
-    let directory = absolute(section, "dead_letters");
+    let directory = section.absolute("dead_letters");
     let most_bytes = section.bytes_within("dead_letters_max", 1 << 20..=1 << 40).unwrap_or(DEFAULT_BYTES);
     directory.map(|directory| DeadLettersConfig { directory, most_bytes })
 }

@@ -9,8 +9,7 @@ pub use anchors::{AnchorConfig, AnchorPlace, AnchorsConfig};
 pub use dead_letters::DeadLettersConfig;
 pub use retention::{Destination, KeepLog, RetentionConfig, S3Config};
 
-use super::section::{Section, text};
-use std::path::PathBuf;
+use super::section::Section;
 
 /// Everything about the log.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -32,21 +31,6 @@ pub(super) fn read(section: &Section<'_>) -> LogConfig {
     };
     section.finish();
     config
-}
-
-/// An absolute path without `..`.
-fn absolute(section: &Section<'_>, key: &'static str) -> Option<PathBuf> {
-    section.parsed(key, "an absolute path without `..`", |value| absolute_path(text(value)?))
-}
-
-fn absolute_path(text: &str) -> Result<PathBuf, String> {
-    let path = PathBuf::from(text);
-    let climbs = path.components().any(|part| part == std::path::Component::ParentDir);
-    if path.is_absolute() && !climbs && path.file_name().is_some() && !text.contains('\0') {
-        Ok(path)
-    } else {
-        Err(format!("is {text:?}"))
-    }
 }
 
 /// An `http` or `https` URL without credentials, query and fragment.

@@ -1,6 +1,7 @@
 //! `[log.retention]`: how much of the log stays here, and where the rest goes.
 
-use super::{absolute, absolute_path, is_in_the_clear, url_of};
+use super::super::section::absolute_path;
+use super::{is_in_the_clear, url_of};
 use crate::config::section::{Section, text};
 use std::path::PathBuf;
 
@@ -110,8 +111,8 @@ fn destination(section: &Section<'_>) -> Option<Destination> {
             }
         }),
         region: s3.string("region", "the name of a region").unwrap_or_else(|| "us-east-1".into()),
-        credentials_file: absolute(&s3, "credentials_file").unwrap_or_default(),
-        ca_file: absolute(&s3, "ca_file"),
+        credentials_file: s3.absolute("credentials_file").unwrap_or_default(),
+        ca_file: s3.absolute("ca_file"),
     };
     s3.finish();
     match to? {

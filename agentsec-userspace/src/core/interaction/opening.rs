@@ -2,6 +2,7 @@
 //! it belongs to. Total over any bytes, and never a credential.
 
 use super::trace::trace_id;
+use crate::core::hex::hex;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
@@ -112,10 +113,6 @@ fn scheme(value: &[u8]) -> &'static str {
 
 fn ascii(word: &[u8]) -> String {
     word.iter().map(|byte| char::from(*byte)).collect()
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 #[cfg(test)]

@@ -139,15 +139,6 @@ impl<S: Storage> Wal<S> {
         Ok(())
     }
 
-    /// Puts what was written on the disk.
-    ///
-    /// # Errors
-    ///
-    /// When it cannot.
-    pub fn sync(&mut self) -> io::Result<()> {
-        self.storage.sync()
-    }
-
     /// Empties the file, once everything in it is in tiles. Its blocks stay: what is written over them later needs no
     /// room on the disk, and less of the file system's time.
     ///

@@ -3,6 +3,7 @@
 use super::IndexError;
 use super::key::Row;
 use super::tally::{Class, Tallies, Tally};
+use crate::core::hex::{hex, sha256};
 use crate::record::head::Head;
 use rusqlite::{Connection, OptionalExtension, params};
 use sha2::{Digest, Sha256};
@@ -105,11 +106,7 @@ impl Coverage {
 /// SHA-256 of a line, in hex.
 #[must_use]
 pub fn digest(line: &[u8]) -> String {
-    hex(&Sha256::digest(line))
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    sha256(line)
 }
 
 /// Names that were met, for people who look into the index.

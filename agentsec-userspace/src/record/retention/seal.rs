@@ -1,6 +1,7 @@
 //! Whether bundles are what was signed, before they go.
 
 use super::plan::bundle;
+use crate::core::hex::hex;
 use crate::record::anchor::consistent::Newest;
 use crate::record::evidence::merkle::{Hash, leaf_hash, prove_inclusion, verify_inclusion};
 use crate::record::evidence::tiles::{Kind, TILE_WIDTH, Tile, TileNodes, TileStore, entries_in, hashes_in};
@@ -46,6 +47,6 @@ impl Total {
     }
 
     pub fn hex(self) -> String {
-        self.0.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+        hex(&self.0.finalize())
     }
 }
