@@ -389,8 +389,17 @@ fn an_entry_that_no_bundle_can_hold_is_refused() {
     assert_eq!(read(directory.path()), [vec![b'x'; 65_535]]);
 }
 
+/// A write-ahead file cut between two batches is a shorter one: nothing signs those yet. So is one of which no more is
+/// left than the zeros that a length begins with. The space at the end of a key is no part of it.
+fn means_the_same(file: &Path, original: &[u8], changed: &[u8]) -> bool {
+    match file.file_name().and_then(|name| name.to_str()) {
+        Some("wal") => changed.iter().all(|&byte| byte == 0),
+        Some("key" | "key.pub") => original.trim_ascii_end() == changed.trim_ascii_end(),
+        _ => false,
+    }
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
     #[test]
     fn any_change_of_any_file_is_found(
         size in 1u64..700, waiting in 0u64..20, which: prop::sample::Index, at: prop::sample::Index,
@@ -401,12 +410,11 @@ proptest! {
         let trusted = key::read_public(path).unwrap();
         let all: Vec<_> = files(path).into_iter().filter(|file| fs::metadata(file).unwrap().len() > 0).collect();
         let file = &all[which.index(all.len())];
-        let mut bytes = if file.ends_with("wal") { ahead(path) } else { fs::read(file).unwrap() };
-        prop_assume!(!bytes.is_empty());
-        let position = at.index(bytes.len());
-        // A write-ahead file cut between two batches is a shorter one: nothing signs those yet.
-        prop_assume!(!(cut && file.ends_with("wal") && position == 0));
+        let original = if file.ends_with("wal") { ahead(path) } else { fs::read(file).unwrap() };
+        prop_assume!(!original.is_empty());
+        let (mut bytes, position) = (original.clone(), at.index(original.len()));
         if cut { bytes.truncate(position) } else { bytes[position] ^= value }
+        prop_assume!(!means_the_same(file, &original, &bytes));
         fs::write(file, bytes).unwrap();
         let report = check(&TileStore::new(path), &trusted, &[]).unwrap();
         prop_assert!(!report.is_clean(), "{} at {}", file.display(), position);
