@@ -4,10 +4,11 @@ use std::fs;
 use std::net::{IpAddr, Ipv4Addr};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Output};
 use std::time::{Duration, Instant};
 
 use agentsec_tests::cgroup::Cgroup;
+use agentsec_tests::daemon::Daemon;
 use agentsec_tests::lab::Lab;
 use agentsec_tests::quiet::{Quiet, ids, json, words};
 use agentsec_tests::scene::{LONG, NAMES, Scene, config};
@@ -399,23 +400,66 @@ fn an_agent_that_was_frozen_when_the_daemon_was_killed_is_thawed_by_the_next() -
     wait::until("it to be thawed", LONG, || (frozen().trim() == "0").then_some(()))
 }
 
+/// restic, as who has the host uses it on alice's repository.
+fn restic(daemon: &Daemon, arguments: &[&str]) -> Result<String> {
+    let state = daemon.paths().state();
+    let mut command = Command::new("restic");
+    command.args(["--no-cache", "--repo"]).arg(state.join("snapshots/alice"));
+    command.arg("--password-file").arg(state.join("snapshot.key")).args(arguments);
+    let output = command.output()?;
+    ensure!(output.status.success(), "{output:?}");
+    Ok(String::from_utf8(output.stdout)?)
+}
+
+fn said(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+#[test]
+fn a_snapshot_swapped_together_with_the_catalogue_is_not_in_the_log() -> Result<()> {
+    let quiet = Quiet::new(1, "", "", |config| config)?;
+    let daemon = &quiet.scene.daemon;
+    let ours = json(daemon, &["snapshot", "create", NAMES[0]])?;
+    assert_eq!(json(daemon, &["snapshot", "list", NAMES[0]])?["snapshots"][0]["attested"], true);
+    json(daemon, &["snapshot", "verify", NAMES[0], ours["id"].as_str().context("an id")?])?;
+
+    fs::write(quiet.path(NAMES[0]).join("f"), "poison")?;
+    restic(daemon, &["backup", &quiet.path(NAMES[0]).display().to_string()])?;
+    let stored: Value = serde_json::from_str(&restic(daemon, &["snapshots", "--json"])?)?;
+    let theirs = stored.as_array().and_then(|all| all.last()).context("their snapshot")?;
+    let catalogue = daemon.paths().state().join("recovery/agents/alice/catalogue.json");
+    let mut records: Value = serde_json::from_slice(&fs::read(&catalogue)?)?;
+    (records[0]["id"], records[0]["tree"]) = (theirs["id"].clone(), theirs["tree"].clone());
+    fs::write(&catalogue, serde_json::to_vec(&records)?)?;
+
+    // Every byte of it is right. That the log is silent says something once the log has gone on.
+    let id = theirs["id"].as_str().context("an id")?;
+    let verify = || daemon.cli(&["snapshot", "verify", NAMES[0], id]);
+    let refused = wait::until("the snapshot to be refused", LONG, || {
+        verify().ok().filter(|run| !run.status.success())
+    })?;
+    assert!(said(&refused).contains("does not tell of its creation"), "{refused:?}");
+    let list = json(daemon, &["snapshot", "list", NAMES[0]])?;
+    assert_eq!(
+        (ids(&list), &list["snapshots"][0]["attested"]),
+        (vec![id.to_owned()], &false.into()),
+        "{list}"
+    );
+    let plan = daemon.cli(&["recover", NAMES[0], "--dry-run"])?;
+    assert!(!plan.status.success() && said(&plan).contains("may not be ours"), "{plan:?}");
+    let insisted = json(daemon, &["recover", NAMES[0], "--dry-run", "--snapshot", id])?;
+    assert!(insisted["plan"]["warnings"][0].to_string().contains("may not be ours"), "{insisted}");
+    Ok(())
+}
+
 #[test]
 fn what_changes_in_a_repository_without_our_doing_is_told() -> Result<()> {
     let quiet = Quiet::new(1, "", "", |config| config)?;
     let daemon = &quiet.scene.daemon;
     let first = json(daemon, &["snapshot", "create", NAMES[0]])?;
-    let restic = |arguments: &[&str]| -> Result<()> {
-        let state = daemon.paths().state();
-        let mut command = Command::new("restic");
-        command.args(["--no-cache", "--repo"]).arg(state.join("snapshots/alice"));
-        command.arg("--password-file").arg(state.join("snapshot.key")).args(arguments);
-        let output = command.output()?;
-        ensure!(output.status.success(), "{output:?}");
-        Ok(())
-    };
     let id = first["id"].as_str().context("an id")?;
-    restic(&["backup", &quiet.path(NAMES[0]).display().to_string()])?;
-    restic(&["forget", id])?;
+    restic(daemon, &["backup", &quiet.path(NAMES[0]).display().to_string()])?;
+    restic(daemon, &["forget", id])?;
     json(daemon, &["snapshot", "create", NAMES[0]])?;
     let alert = quiet
         .scene

@@ -56,9 +56,9 @@ fn error_of(failure: &Failure) -> RequestError {
 
 async fn list(State(shared): State<Shared>, Agent(agent): Agent) -> Answer<SnapshotList> {
     ask(shared, move |service| {
-        let records = service.snapshots(&agent)?;
+        let offers = service.snapshots(&agent)?;
         let since = service.suspicious_since(&agent);
-        Ok(Json(SnapshotList::new(agent, &records, since.as_ref(), clock::now().wall_ns)))
+        Ok(Json(SnapshotList::new(agent, &offers, since.as_ref(), clock::now().wall_ns)))
     })
     .await
 }

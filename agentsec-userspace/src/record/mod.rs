@@ -6,6 +6,7 @@
 //! any time.
 
 pub mod anchor;
+pub mod ask;
 pub mod canonical;
 pub mod chain;
 pub mod dead_letters;

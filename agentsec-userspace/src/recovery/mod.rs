@@ -33,6 +33,7 @@ pub mod service;
 pub mod staging;
 pub mod store;
 pub mod suspicion;
+pub mod testimony;
 pub mod tiers;
 mod work;
 pub mod world;

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::catalogue::Record;
 use super::moment::Moment;
+use super::testimony::Attested;
 
 /// What the plan rests on.
 #[derive(Clone, Debug, Default)]
@@ -18,6 +19,8 @@ pub struct Known {
     pub dependencies: BTreeMap<String, Vec<String>>,
     /// The first suspicious event of those that have an incident.
     pub suspicious: BTreeMap<String, Moment>,
+    /// By a snapshot's id, whether the log says that it is ours.
+    pub attested: BTreeMap<String, Attested>,
 }
 
 /// One agent's part.
@@ -133,7 +136,13 @@ pub fn plan(known: &Known, agent: &str, wanted: Option<&str>) -> Result<Plan, No
             Ok(found)
         });
         match fit {
-            Ok(found) => return Ok(Plan { steps: steps(&order, &found), warnings: Vec::new(), passed_over }),
+            Ok(found) => {
+                return Ok(Plan {
+                    steps: steps(&order, &found),
+                    warnings: unknown(known, &found),
+                    passed_over,
+                });
+            }
             Err(why) if passed_over.len() < TOLD => passed_over.push(format!("{}: {why}", short(&record.id))),
             Err(_) => {}
         }
@@ -144,7 +153,7 @@ pub fn plan(known: &Known, agent: &str, wanted: Option<&str>) -> Result<Plan, No
 /// A plan with the snapshot that an operator has named: only what cannot be restored is refused.
 fn insist(known: &Known, agent: &str, record: &Record, order: &[String]) -> Result<Plan, NoPlan> {
     let found = members(known, agent, record, order).map_err(NoPlan::Unfit)?;
-    let mut warnings = Vec::new();
+    let mut warnings = unknown(known, &found);
     for (name, member) in &found {
         if let Some(why) = unusable(member) {
             return Err(NoPlan::Unfit(format!("{} of `{name}` {why}", short(&member.id))));
@@ -196,6 +205,9 @@ fn fits(known: &Known, name: &str, record: &Record) -> Result<(), String> {
     if !record.is_verified() {
         return Err(format!("{} of `{name}` is not verified", short(&record.id)));
     }
+    if let Some(Attested::No(why)) = known.attested.get(&record.id) {
+        return Err(format!("{} of `{name}` may not be ours: {why}", short(&record.id)));
+    }
     for (suspect, since) in &known.suspicious {
         if !record.finished.is_before(since) {
             let (id, at) = (short(&record.id), since.shown());
@@ -205,6 +217,17 @@ fn fits(known: &Known, name: &str, record: &Record) -> Result<(), String> {
         }
     }
     Ok(())
+}
+
+/// Of which snapshots the log cannot say whether they are ours: a recovery does not wait for a log that is broken.
+fn unknown(known: &Known, found: &BTreeMap<String, &Record>) -> Vec<String> {
+    let doubt = |(name, record): (&String, &&Record)| match known.attested.get(&record.id) {
+        Some(Attested::Unknown(why)) => {
+            Some(format!("whether {} of `{name}` is ours is not known: {why}", short(&record.id)))
+        }
+        _ => None,
+    };
+    found.iter().filter_map(doubt).collect()
 }
 
 fn unusable(record: &Record) -> Option<String> {

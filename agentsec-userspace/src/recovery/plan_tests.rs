@@ -28,7 +28,7 @@ fn pair() -> Known {
     Known {
         records: [("app".into(), app), ("db".into(), db)].into(),
         dependencies: [("app".into(), vec!["db".into()]), ("db".into(), vec![])].into(),
-        suspicious: BTreeMap::new(),
+        ..Known::default()
     }
 }
 
@@ -181,4 +181,18 @@ proptest! {
             Err(other) => prop_assert!(false, "{}", other),
         }
     }
+}
+
+#[test]
+fn what_the_log_denies_is_passed_over_and_what_it_does_not_know_is_told() {
+    let mut known = pair();
+    known.attested.insert("d3".into(), Attested::No("unheard of".into()));
+    known.attested.insert("a2".into(), Attested::Unknown("no log".into()));
+    known.attested.insert("d2".into(), Attested::Yes);
+    let found = plan(&known, "app", None).unwrap();
+    assert_eq!(found.steps[1].snapshot, "a2");
+    assert!(found.passed_over[0].contains("unheard of") && found.warnings[0].contains("no log"), "{found:?}");
+    let insisted = plan(&known, "app", Some("a3")).unwrap();
+    assert_eq!(insisted.steps[0].snapshot, "d3", "an operator may know better");
+    assert!(insisted.warnings[0].contains("unheard of"), "{insisted:?}");
 }

@@ -16,6 +16,7 @@ use crate::bundle::Gate;
 use crate::clock;
 use crate::core::EventKind;
 use crate::record::evidence::EvidenceSource;
+use crate::record::index::Files;
 
 use super::catalogue::Record;
 use super::error::{Failure, Kind};
@@ -25,6 +26,7 @@ use super::plan::{self, Known, Plan};
 use super::progress::Progress;
 use super::schedule::Turn;
 use super::suspicion;
+use super::testimony::{Attested, Testimony};
 use super::world::{Told, World};
 use super::{automatic, memory, store, tiers, work};
 
@@ -37,6 +39,17 @@ pub struct Paths {
     pub evidence: Gate,
     /// Where the tree of cgroups is mounted, if it is.
     pub cgroups: Option<PathBuf>,
+}
+
+/// A snapshot with what is to be known of it before it is chosen.
+#[derive(Clone, Debug)]
+pub struct Offer {
+    /// The snapshot.
+    pub record: Record,
+    /// Where it lies, the nearest first.
+    pub tiers: Vec<&'static str>,
+    /// Whether the log says that it is ours.
+    pub attested: Attested,
 }
 
 /// What all threads share.
@@ -171,12 +184,25 @@ impl Service {
         let mut known = Known { dependencies: world.dependencies(), ..Known::default() };
         for name in &group {
             let records = world.store(name, &self.shared.paths.state_dir)?.catalogue()?.records;
+            let testimony = self.testimony(name, &records);
+            known.attested.extend(records.iter().map(|record| (record.id.clone(), testimony.of(record))));
             known.records.insert(name.clone(), records);
             if let Some(since) = self.suspicious_since(name) {
                 known.suspicious.insert(name.clone(), since);
             }
         }
         plan::plan(&known, agent, wanted).map_err(no_plan)
+    }
+
+    /// What the log says of an agent's snapshots.
+    pub(super) fn testimony(&self, agent: &str, records: &[Record]) -> Testimony {
+        let (log, index) = self.log();
+        Testimony::read(&log, &index, agent, records)
+    }
+
+    fn log(&self) -> (EvidenceSource, Files) {
+        let state_dir = &self.shared.paths.state_dir;
+        (EvidenceSource::in_state(state_dir), Files::in_state(state_dir))
     }
 
     /// When an agent with an incident became suspicious.
@@ -190,23 +216,28 @@ impl Service {
             return is_open.then(|| self.shared.now().earlier(world.common.lookback_ns));
         };
         let trip = Moment::wall(now.tripped_ns.unwrap_or_else(|| clock::now().wall_ns));
-        let events =
-            suspicion::read(&EvidenceSource::in_state(&self.shared.paths.state_dir)).unwrap_or_default();
-        Some(suspicion::first(&events, agent, incident, &trip, world.common.lookback_ns))
+        let (log, index) = self.log();
+        let lookback_ns = world.common.lookback_ns;
+        let first = suspicion::first((&log, &index), agent, incident, &trip, lookback_ns);
+        // Without a log it is the trip, with the lookback for safety.
+        Some(first.unwrap_or_else(|_| trip.earlier(lookback_ns)))
     }
 
-    /// An agent's snapshots, oldest first, and where each of them lies.
+    /// An agent's snapshots, oldest first, with what is to be known of each.
     ///
     /// # Errors
     ///
     /// When it is not recoverable or its catalogue is spoilt.
-    pub fn snapshots(&self, agent: &str) -> Result<Vec<(Record, Vec<&'static str>)>, Failure> {
+    pub fn snapshots(&self, agent: &str) -> Result<Vec<Offer>, Failure> {
         let store = self.world().store(agent, &self.shared.paths.state_dir)?;
-        let records = store.catalogue()?.records.into_iter();
-        Ok(records
-            .map(|record| (store.tiers_of(&record), record))
-            .map(|(tiers, record)| (record, tiers))
-            .collect())
+        let records = store.catalogue()?.records;
+        let testimony = self.testimony(agent, &records);
+        let offer = |record: Record| Offer {
+            tiers: store.tiers_of(&record),
+            attested: testimony.of(&record),
+            record,
+        };
+        Ok(records.into_iter().map(offer).collect())
     }
 
     /// Where every agent's snapshots lie and how much they take.

@@ -18,6 +18,7 @@ use super::recover::{Recovery, Subject};
 use super::retention::{self, Shelf};
 use super::service::Task;
 use super::store::{self, Store, Wish};
+use super::testimony::Attested;
 use super::world::{Told, World};
 
 /// How often data that no snapshot needs is given back.
@@ -123,6 +124,8 @@ pub(super) fn verify(
     task.say(format!("verifying {}", super::plan::short(id)));
     let verified =
         store.verify(id, &|| shared.now(), &task.cancel, &mut |done, all| task.progress(done, all));
+    // What the loop has just made is on its way to the log.
+    let verified = if automated { verified } else { verified.and_then(|record| attest(task, agent, record)) };
     match &verified {
         Ok(record) => tell_snapshot(task, agent, "verified", record, json!({ "by": by })),
         Err(failure) if matches!(failure.kind, Kind::Damaged | Kind::NoSnapshot) => {
@@ -133,6 +136,17 @@ pub(super) fn verify(
         Err(_) => {}
     }
     verified
+}
+
+/// A snapshot of which every byte is right may still be none of ours.
+fn attest(task: &Task, agent: &str, record: Record) -> Result<Record, Failure> {
+    match task.service.testimony(agent, std::slice::from_ref(&record)).of(&record) {
+        Attested::No(why) => {
+            let message = format!("snapshot {} is whole, but may not be ours: {why}", record.id);
+            Err(Failure::new(Kind::Damaged, message))
+        }
+        Attested::Yes | Attested::Unknown(_) => Ok(record),
+    }
 }
 
 /// A tree is named by the hash of everything in it: when the very same one was read a short while ago, the automatic
@@ -399,6 +413,7 @@ fn tell_snapshot(task: &Task, agent: &str, action: &str, record: &Record, more: 
         "snapshot": record.id,
         "tree": record.tree,
         "point": record.point,
+        "finished": record.finished.shown(),
         "depends": record.depends,
         "files": record.files,
         "bytes": record.bytes,

@@ -4,10 +4,12 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::recovery::Moment;
 use crate::recovery::lay_out::{COPY, DISK, MEMORY, REMOTE};
 use crate::recovery::plan::Plan;
+use crate::recovery::service::Offer;
+use crate::recovery::testimony::Attested;
 use crate::recovery::tiers::Tier;
-use crate::recovery::{Moment, Record};
 
 /// One snapshot: one of an agent's options.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -28,6 +30,10 @@ pub struct SnapshotView {
     pub verified_at: Option<String>,
     /// What is wrong with it.
     pub problem: Option<String>,
+    /// Whether the forensic log says that it is ours; nothing when it cannot say.
+    pub attested: Option<bool>,
+    /// Why not, or why it cannot.
+    pub doubt: Option<String>,
     /// Whether it is from before the first suspicious event of the agent's incident; nothing when there is none.
     pub before_incident: Option<bool>,
     /// Files.
@@ -56,32 +62,42 @@ pub struct SnapshotList {
 }
 
 impl SnapshotList {
-    /// The list of `records`, as of `now_ns` (Unix nanoseconds).
+    /// The list of `offers`, oldest first, as of `now_ns` (Unix nanoseconds).
     #[must_use]
-    pub fn new(agent: String, records: &[(Record, Vec<&str>)], since: Option<&Moment>, now_ns: u64) -> Self {
-        let shown = crate::core::time::rfc3339;
-        let view = |(record, tiers): &(Record, Vec<&str>)| SnapshotView {
-            snapshot_id: record.id.clone(),
-            tree: record.tree.clone(),
-            timestamp: record.finished.shown(),
-            age_s: now_ns.saturating_sub(record.finished.wall_ns) / 1_000_000_000,
-            dependencies: record.depends.clone(),
-            integrity_verified: record.is_verified(),
-            verified_at: record.verified_ns.map(shown),
-            problem: match &record.damaged {
-                _ if record.missing => Some("is no longer in its repository".into()),
-                damaged => damaged.clone(),
-            },
-            before_incident: since.map(|since| record.finished.is_before(since)),
-            files: record.files,
-            bytes: record.bytes,
-            added_bytes: record.added,
-            frozen: record.frozen,
-            tiers: tiers.iter().map(|tier| (*tier).to_owned()).collect(),
-            by: record.by.clone(),
-        };
-        let snapshots = records.iter().rev().map(view).collect();
+    pub fn new(agent: String, offers: &[Offer], since: Option<&Moment>, now_ns: u64) -> Self {
+        let snapshots = offers.iter().rev().map(|offer| view(offer, since, now_ns)).collect();
         Self { agent, suspicious_since: since.map(Moment::shown), snapshots }
+    }
+}
+
+fn view(Offer { record, tiers, attested }: &Offer, since: Option<&Moment>, now_ns: u64) -> SnapshotView {
+    let shown = crate::core::time::rfc3339;
+    let (attested, doubt) = match attested {
+        Attested::Yes => (Some(true), None),
+        Attested::No(why) => (Some(false), Some(why.clone())),
+        Attested::Unknown(why) => (None, Some(why.clone())),
+    };
+    SnapshotView {
+        snapshot_id: record.id.clone(),
+        tree: record.tree.clone(),
+        timestamp: record.finished.shown(),
+        age_s: now_ns.saturating_sub(record.finished.wall_ns) / 1_000_000_000,
+        dependencies: record.depends.clone(),
+        integrity_verified: record.is_verified(),
+        verified_at: record.verified_ns.map(shown),
+        problem: match &record.damaged {
+            _ if record.missing => Some("is no longer in its repository".into()),
+            damaged => damaged.clone(),
+        },
+        attested,
+        doubt,
+        before_incident: since.map(|since| record.finished.is_before(since)),
+        files: record.files,
+        bytes: record.bytes,
+        added_bytes: record.added,
+        frozen: record.frozen,
+        tiers: tiers.iter().map(|tier| (*tier).to_owned()).collect(),
+        by: record.by.clone(),
     }
 }
 

@@ -9,7 +9,7 @@ use super::super::error::CliError;
 use super::super::exit::Exit;
 use crate::bundle::Trip;
 use crate::core::EventKind;
-use crate::record::chain;
+use crate::record::ask::ask;
 use crate::record::evidence::{EvidenceSource, LOG_NAME};
 use crate::record::index::Files;
 use crate::record::query::EventQuery;
@@ -55,7 +55,7 @@ impl Ledger {
         let types = [EventKind::ContainmentAction, EventKind::Evidence].map(|kind| kind.name().to_owned());
         let query = EventQuery { types: types.to_vec(), ..EventQuery::default() };
         let mut ledger = Self::default();
-        chain::ask(&source, &index, &query, |line| ledger.take(line))
+        ask(&source, &index, &query, |line| ledger.take(line))
             .map_err(|error| CliError::failure(format!("reading the log: {error}")))?;
         Ok(ledger)
     }

@@ -12,6 +12,7 @@ use super::units::since;
 use super::{Context, Outcome};
 use crate::api::Timestamp;
 use crate::api::client::escaped;
+use crate::record::ask::ask;
 use crate::record::chain::{self, Chain, Fact, PLACES, SIGNS, Settings, Story, TYPES, is_within, read};
 use crate::record::evidence::{EvidenceSource, LOG_NAME};
 use crate::record::index::Files;
@@ -136,7 +137,7 @@ impl<'a> Log<'a> {
         match self {
             Self::Files { source, index } => {
                 let tell = |line: &[u8]| read(line).into_iter().for_each(&mut each);
-                chain::ask(source, index, query, tell).map_err(|error| unreadable(&error))
+                ask(source, index, query, tell).map_err(|error| unreadable(&error))
             }
             Self::Daemon(context) => {
                 let mut pieces = context.client.stream(&path(query)).await?;

@@ -96,6 +96,7 @@ fn render(list: &SnapshotList, style: Style) -> String {
 fn verified(snapshot: &SnapshotView) -> Cell {
     match (&snapshot.problem, snapshot.integrity_verified) {
         (Some(_), _) => Cell::new("damaged").tone(Tone::Bad),
+        (None, _) if snapshot.attested == Some(false) => Cell::new("not ours").tone(Tone::Bad),
         (None, true) => Cell::new("yes").tone(Tone::Good),
         (None, false) => Cell::new("no").tone(Tone::Warning),
     }
@@ -103,7 +104,11 @@ fn verified(snapshot: &SnapshotView) -> Cell {
 
 fn note(snapshot: &SnapshotView) -> String {
     let frozen = snapshot.frozen.then(|| "frozen meanwhile".to_owned());
-    [snapshot.problem.clone(), frozen].into_iter().flatten().collect::<Vec<_>>().join("; ")
+    [snapshot.problem.clone(), snapshot.doubt.clone(), frozen]
+        .into_iter()
+        .flatten()
+        .collect::<Vec<_>>()
+        .join("; ")
 }
 
 #[cfg(test)]
@@ -117,6 +122,7 @@ mod tests {
             timestamp: "2026-01-01T00:00:00.000000000Z".into(),
             age_s: 300,
             integrity_verified: true,
+            attested: Some(true),
             before_incident: Some(true),
             files: 1,
             bytes: 2048,
@@ -129,12 +135,16 @@ mod tests {
             before_incident: Some(false),
             ..good.clone()
         };
+        let foreign =
+            SnapshotView { attested: Some(false), doubt: Some("unheard of".into()), ..good.clone() };
         let since = Some("2026-01-01T00:01:00Z".to_owned());
-        let list = SnapshotList { agent: "a".into(), suspicious_since: since, snapshots: vec![bad, good] };
+        let list =
+            SnapshotList { agent: "a".into(), suspicious_since: since, snapshots: vec![bad, good, foreign] };
         let text = render(&list, Style::default());
         assert!(text.starts_with("suspicious since 2026-01-01T00:01:00Z\nSNAPSHOT"), "{text}");
         assert!(text.contains("eeeeeeee  2026-01-01T00:00:00") && text.contains("damaged   after"), "{text}");
         assert!(text.contains("yes       before") && text.contains("db=cccccccc"), "{text}");
+        assert!(text.contains("not ours  before") && text.contains("unheard of"), "{text}");
         let none = SnapshotList { agent: "a".into(), ..SnapshotList::default() };
         assert_eq!(render(&none, Style::default()), "a has no snapshots\n");
     }
