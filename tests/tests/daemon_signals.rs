@@ -16,7 +16,7 @@ use agentsec_tests::servers::logins::{Ending, Protocol};
 use agentsec_tests::servers::ports::{self, RefusingPort, ResetAfter};
 use agentsec_tests::servers::statistics::{self, within_5_percent_or_200us};
 use agentsec_tests::servers::tls::{Fate, TlsClient, Version, requiring_certificate};
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
 const ANY4: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
@@ -47,8 +47,34 @@ fn millis(value: &Value) -> Result<Duration> {
     Ok(Duration::from_secs_f64(float(value)? / 1e3))
 }
 
+/// What is told, what the client measured, and whether that is the same.
+type Compared = (String, bool);
+
+fn compared(name: &str, told: Duration, measured: Option<Duration>) -> Result<Compared> {
+    let measured = measured.context("a time")?;
+    Ok((format!("{name}: {told:?} for {measured:?}"), within_5_percent_or_200us(told, measured)))
+}
+
+/// Compares until everything agrees. A client that a busy machine wakes late measures that as well, and the kernel
+/// does not; a kernel that is wrong is wrong every time.
+fn agree(compare: impl Fn() -> Result<Vec<Compared>>) -> Result<()> {
+    let mut tried = Vec::new();
+    for _ in 0..5 {
+        let off: Vec<_> = compare()?.into_iter().filter(|(_, is_same)| !is_same).collect();
+        if off.is_empty() {
+            return Ok(());
+        }
+        tried.push(off);
+    }
+    bail!("{tried:?}")
+}
+
 #[test]
 fn response_times_are_those_that_the_client_measured() -> Result<()> {
+    agree(http_response_times)
+}
+
+fn http_response_times() -> Result<Vec<Compared>> {
     let scene = Scene::routed(1, &config(1))?;
     let delays = jittered(7, 12, Duration::from_millis(60), Duration::from_millis(400));
     let answers: Vec<Answer> = delays.iter().map(|&delay| Answer::new(200).pause(delay)).collect();
@@ -67,13 +93,15 @@ fn response_times_are_those_that_the_client_measured() -> Result<()> {
         status["agents"][0]["signals"]["response_time"]["samples"] == times.len()
     })?;
     let told = &told["agents"][0]["signals"]["response_time"];
-    let measured = [("p50_ms", statistics::p50(&times)), ("p99_ms", statistics::p99(&times))];
     // Fifty milliseconds are normal.
     let deviation = statistics::mean_absolute_deviation(&times, Duration::from_millis(50));
-    for (name, measured) in measured.into_iter().chain([("deviation_ms", deviation)]) {
-        let (found, measured) = (millis(&told[name])?, measured.context("a time")?);
-        assert!(within_5_percent_or_200us(found, measured), "{name}: {found:?} for {measured:?}");
-    }
+    let measured = [
+        ("p50_ms", statistics::p50(&times)),
+        ("p99_ms", statistics::p99(&times)),
+        ("deviation_ms", deviation),
+    ];
+    let compare = |(name, measured)| compared(name, millis(&told[name])?, measured);
+    let mut compared = measured.into_iter().map(compare).collect::<Result<Vec<_>>>()?;
     let endpoints: Value = serde_json::from_str(&scene.daemon.cli_ok(&["endpoints", NAMES[0], "--json"])?)?;
     let endpoint = endpoints["endpoints"]
         .as_array()
@@ -81,8 +109,8 @@ fn response_times_are_those_that_the_client_measured() -> Result<()> {
         .with_context(|| format!("{endpoints}"))?;
     assert_eq!(number(&endpoint["responses"]), times.len() as u64);
     let (found, exact) = (millis(&endpoint["p50_ms"])?, statistics::p50(&times).context("a time")?);
-    assert!(found.abs_diff(exact) <= exact / 7, "{found:?} for {exact:?}");
-    Ok(())
+    compared.push((format!("endpoint: {found:?} for {exact:?}"), found.abs_diff(exact) <= exact / 7));
+    Ok(compared)
 }
 
 #[test]
@@ -225,6 +253,10 @@ fn a_refused_certificate_counts_in_every_version_of_tls_and_a_good_one_does_not(
 
 #[test]
 fn dns_answers_are_measured_by_their_ids() -> Result<()> {
+    agree(dns_response_times)
+}
+
+fn dns_response_times() -> Result<Vec<Compared>> {
     let scene = Scene::routed(1, &config(1))?;
     let delays = jittered(3, 12, Duration::from_millis(150), Duration::from_millis(350));
     let mut script = Reply::delayed(&delays);
@@ -241,11 +273,9 @@ fn dns_answers_are_measured_by_their_ids() -> Result<()> {
     })?;
     let told = &told["agents"][0]["signals"];
     assert_eq!(number(&told["requests"]), times.len() as u64);
-    for (name, measured) in [("p50_ms", statistics::p50(&times)), ("p99_ms", statistics::p99(&times))] {
-        let (found, measured) = (millis(&told["response_time"][name])?, measured.context("a time")?);
-        assert!(within_5_percent_or_200us(found, measured), "{name}: {found:?} for {measured:?}");
-    }
-    Ok(())
+    let measured = [("p50_ms", statistics::p50(&times)), ("p99_ms", statistics::p99(&times))];
+    let compare = |(name, measured)| compared(name, millis(&told["response_time"][name])?, measured);
+    measured.into_iter().map(compare).collect()
 }
 
 /// The article's thresholds for an agent that talks to a typical service.

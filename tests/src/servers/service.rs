@@ -13,13 +13,24 @@ use super::stream::Peer;
 use crate::netns::Namespace;
 use crate::traffic::TICK;
 use crate::traffic::task::{Stop, Task};
+use crate::wait;
 
 /// Connections that one service serves at the same time; more wait in the kernel's queue.
 pub const MOST_AT_ONCE: usize = 256;
 
+/// How long an address may stay in use.
+const FREED: Duration = Duration::from_secs(5);
+
 /// Binds a listener inside `namespace`; accepting blocks for a tick at most.
+///
+/// A listener that was closed just now may live on for a moment in a child that another thread has forked and that
+/// has not come to its `exec` yet.
 pub(super) fn listen(namespace: &Namespace, address: SocketAddr) -> Result<TcpListener> {
-    let listener = namespace.run(|| TcpListener::bind(address));
+    let bind = || match namespace.run(|| TcpListener::bind(address)) {
+        Err(error) if error.kind() == io::ErrorKind::AddrInUse => None,
+        other => Some(other),
+    };
+    let listener = wait::until(&format!("{address} to be free"), FREED, bind)?;
     let listener = listener.with_context(|| format!("listening on {address}"))?;
     SockRef::from(&listener).set_read_timeout(Some(TICK)).context("limiting how long accepting blocks")?;
     Ok(listener)
