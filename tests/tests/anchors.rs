@@ -151,6 +151,17 @@ fn a_daemon_anchors_its_log_and_says_what_fails() -> Result<()> {
         said.status.code() == Some(7) && text.contains("failed") && text.contains("worm (file "),
         "{text}"
     );
+    let status = daemon.status()?["daemon"]["anchors"].clone();
+    ensure!(
+        status["worm"]["anchored"]["size"].as_u64() >= Some(size)
+            && status["gone"]["failures"].as_u64() > Some(0),
+        "{status}"
+    );
+    let text = daemon.cli_ok(&["status"])?;
+    ensure!(
+        text.contains("anchored: gone nothing yet, worm ") && text.contains("anchor gone failed"),
+        "{text}"
+    );
     daemon.terminate()?;
     // What lies outside vouches for what is inside.
     let key = key::read_public(&log)?;

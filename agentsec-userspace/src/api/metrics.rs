@@ -49,12 +49,29 @@ fn daemon(page: &mut Page, daemon: &DaemonStatus) {
     }
     page.family("bundles_waiting", "gauge", "Evidence bundles that wait for room on the disk.");
     page.sample("bundles_waiting", &[], daemon.bundles.waiting);
+    anchors(page, daemon);
     page.family("samples_total", "counter", "Samples of answers that were read.");
     page.sample("samples_total", &[], daemon.samples_read);
     page.family("samples_cut_total", "counter", "Samples of which something could not be read.");
     page.sample("samples_cut_total", &[], daemon.samples_cut);
     page.family("events_queued", "gauge", "Forensic events waiting to be written.");
     page.sample("events_queued", &[], daemon.events.queued);
+}
+
+fn anchors(page: &mut Page, daemon: &DaemonStatus) {
+    page.family("anchor_entries", "gauge", "Entries of the log that the checkpoint at an anchor covers.");
+    for (name, state) in &daemon.anchors {
+        let entries = state.anchored.as_ref().map_or(0, |anchored| anchored.size);
+        page.sample("anchor_entries", &[("anchor", name)], entries);
+    }
+    page.family("anchor_failures", "gauge", "Attempts to reach an anchor that have failed since one worked.");
+    for (name, state) in &daemon.anchors {
+        page.sample("anchor_failures", &[("anchor", name)], state.failures);
+    }
+    page.family("anchor_contradicted", "gauge", "1 for an anchor that the log contradicts.");
+    for (name, state) in &daemon.anchors {
+        page.sample("anchor_contradicted", &[("anchor", name)], u8::from(state.contradicted));
+    }
 }
 
 fn circuits(page: &mut Page, agents: &[AgentStatus]) {

@@ -12,6 +12,7 @@ use super::{Context, Outcome};
 use crate::api::Timestamp;
 use crate::api::views::recovery::Places;
 use crate::api::views::{AgentStatus, AttachmentStatus, DaemonStatus, PACKET_SOCKETS_DENIED, State, Status};
+use crate::record::anchor::AnchorState;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
@@ -77,8 +78,27 @@ fn problems(status: &Status) -> Vec<String> {
             count(strays)
         ));
     }
+    problems.extend(daemon.anchors.iter().filter_map(|(name, state)| trouble(name, state)));
     problems.extend(daemon.alerts.iter().cloned());
     problems
+}
+
+fn trouble(name: &str, state: &AnchorState) -> Option<String> {
+    let error = state.error.as_deref().unwrap_or_default();
+    match (state.contradicted, state.failures) {
+        (true, _) => Some(format!("the log contradicts its anchor {name}: {error}")),
+        (false, 0) => None,
+        (false, failures) => {
+            Some(format!("the log's anchor {name} failed {} times: {error}", count(failures.into())))
+        }
+    }
+}
+
+/// Up to where the log is attested by others, and since when.
+fn anchored(name: &str, state: &AnchorState, now: Timestamp) -> String {
+    let Some(anchored) = &state.anchored else { return format!("{name} nothing yet") };
+    let when = anchored.at.parse::<Timestamp>().map(|at| format!(" {}", ago(at, now)));
+    format!("{name} {} entries{}", count(anchored.size), when.unwrap_or_default())
 }
 
 /// What the programs cannot hold here. No problem of this installation: it works as well as the kernel lets it.
@@ -102,6 +122,11 @@ fn unattached(agent: &AgentStatus) -> Vec<String> {
 
 fn render(status: &Status, now: Timestamp, style: Style) -> String {
     let mut text = daemon_lines(&status.daemon, style);
+    let anchors = status.daemon.anchors.iter().map(|(name, state)| anchored(name, state, now));
+    let anchors = anchors.collect::<Vec<_>>().join(", ");
+    if !anchors.is_empty() {
+        text.push_str(&format!("anchored: {anchors}\n"));
+    }
     for problem in problems(status).into_iter().chain(gap(&status.daemon)) {
         text.push_str(&style.paint(Tone::Warning, &format!("! {}", harmless(&problem))));
         text.push('\n');
@@ -239,6 +264,7 @@ mod tests {
     use super::*;
     use crate::api::views::Attachment;
     use crate::api::views::tests::one_agent;
+    use crate::record::anchor::state::Anchored;
 
     const NOW: Timestamp = Timestamp(1_700_000_060_123);
 
@@ -270,6 +296,29 @@ crawler  OPEN   enforce  0.700  volume 0.400  10.0 MiB  4.0 MiB  99 B        0  
         );
         let text = render(&status, NOW, Style::default());
         assert!(text.contains("\n! 1,000 events were lost\n") && text.contains("veth9 missing +1"), "{text}");
+    }
+
+    #[test]
+    fn it_says_what_others_attest_of_the_log_and_what_hinders_that() {
+        let mut status = one_agent();
+        let anchored = Anchored {
+            origin: "o".into(),
+            size: 1234,
+            root: String::new(),
+            at: "2023-11-14T22:13:20.123456789Z".into(),
+            cosigned_at: None,
+        };
+        let good = AnchorState { anchored: Some(anchored), ..AnchorState::default() };
+        let failing = AnchorState { failures: 2, error: Some("refused".into()), ..AnchorState::default() };
+        let turned = AnchorState { contradicted: true, error: Some("shorter".into()), ..good.clone() };
+        status.daemon.anchors =
+            [("a", good), ("b", failing), ("c", turned)].map(|(name, state)| (name.to_owned(), state)).into();
+        let text = render(&status, NOW, Style::default());
+        let line = "\nanchored: a 1,234 entries 1 min ago, b nothing yet, c 1,234 entries 1 min ago\n";
+        assert!(text.contains(line), "{text}");
+        let expected =
+            ["the log's anchor b failed 2 times: refused", "the log contradicts its anchor c: shorter"];
+        assert_eq!(problems(&status), expected);
     }
 
     #[test]

@@ -6,6 +6,7 @@ use crate::clock;
 use crate::config::LogConfig;
 use crate::core::Draft;
 use crate::record::anchor::Anchors;
+use crate::record::anchor::state::States;
 use crate::record::retention::Retention;
 use tokio::sync::mpsc;
 
@@ -25,6 +26,11 @@ impl Outside {
         if let Some(retention) = &self.retention {
             retention.reconfigure(config.clone());
         }
+    }
+
+    /// How it stands with each anchor.
+    pub(super) fn anchor_states(&self) -> States {
+        self.anchors.as_ref().map(Anchors::states).unwrap_or_default()
     }
 }
 

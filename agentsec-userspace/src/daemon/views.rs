@@ -120,6 +120,7 @@ impl Daemon {
             strays,
             events: self.event_counts(),
             bundles: self.bundles.counts,
+            anchors: self.outside.anchor_states(),
             samples_read: self.samples.read,
             samples_cut: self.samples.cut,
             alerts: self.alerts.clone(),

@@ -1,8 +1,11 @@
 //! The daemon as the API shows it.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 use crate::api::time::Timestamp;
+use crate::record::anchor::AnchorState;
 
 /// How many agents are in each state.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -106,6 +109,9 @@ pub struct DaemonStatus {
     /// What became of evidence bundles.
     #[serde(default)]
     pub bundles: BundleCounts,
+    /// How it stands with each anchor of the log.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub anchors: BTreeMap<String, AnchorState>,
     /// Samples of answers that were read.
     #[serde(default)]
     pub samples_read: u64,

@@ -1,5 +1,7 @@
 //! The contract, word for word.
 
+use std::collections::BTreeMap;
+
 use serde_json::json;
 
 use super::*;
@@ -87,6 +89,7 @@ pub(crate) fn one_agent() -> Status {
             strays: StrayPackets::default(),
             events: EventCounts { written: 5, queued: 0, lost: 0 },
             bundles: BundleCounts { collected: 2, partial: 1, ..BundleCounts::default() },
+            anchors: BTreeMap::new(),
             samples_read: 11,
             samples_cut: 2,
             attachments_pending: 0,
