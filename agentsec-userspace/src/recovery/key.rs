@@ -5,6 +5,8 @@ use std::io::{Read, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
 
+use crate::core::hex::hex;
+
 use super::error::{Failure, Kind};
 
 /// Random bytes of a new key.
@@ -53,7 +55,7 @@ fn make(path: &Path) -> Result<(), Failure> {
     fs::DirBuilder::new().recursive(true).mode(0o700).create(directory).map_err(failed())?;
     let mut random = [0; KEY_BYTES];
     File::open("/dev/urandom").and_then(|mut source| source.read_exact(&mut random)).map_err(failed())?;
-    let text: String = random.iter().map(|byte| format!("{byte:02x}")).collect();
+    let text = hex(&random);
     let beside = path.with_extension(format!("new-{}", std::process::id()));
     let mut file =
         OpenOptions::new().write(true).create_new(true).mode(0o600).open(&beside).map_err(failed())?;

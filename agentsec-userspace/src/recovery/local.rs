@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use sha2::{Digest, Sha256};
+use crate::core::hex::sha256;
 
 /// The full id of the one snapshot whose id begins with `short`: a document's file is named by the SHA-256 of what is in
 /// it. `None` when the files do not tell: there is none, there are several, or what is in it is something else.
@@ -15,8 +15,7 @@ pub fn full_id(repository: &Path, short: &str) -> Option<String> {
     let mut found = names.filter(|name| !short.is_empty() && name.starts_with(short));
     let (Some(id), None) = (found.next(), found.next()) else { return None };
     let document = fs::read(snapshots.join(&id)).ok()?;
-    let digest: String = Sha256::digest(document).iter().map(|byte| format!("{byte:02x}")).collect();
-    (digest == id).then_some(id)
+    (sha256(&document) == id).then_some(id)
 }
 
 #[cfg(test)]
