@@ -186,7 +186,9 @@ fn continue_with(store: &TileStore, begun: Begun, lock: &File) -> Result<(Eviden
     let signed = begun.tree.size();
     let contents = wal::read(&bytes, signed);
     let lock = lock.try_clone().context("keeping the lock")?;
-    let wal = Wal::new(storage, contents.good_bytes, contents.good_bytes + contents.torn_bytes);
+    let mut wal = Wal::new(storage, contents.good_bytes, contents.good_bytes + contents.torn_bytes);
+    // If the disk does not take it, neither does the file take more before all of it is in tiles.
+    let _ = wal.write_again(&bytes[..contents.good_bytes as usize]);
     let mut log = EvidenceLog::assemble(store.clone(), begun.signer, begun.tree, begun.bundle, wal, lock);
     let mut gap = false;
     for batch in contents.batches {

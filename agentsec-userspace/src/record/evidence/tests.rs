@@ -4,9 +4,13 @@ use super::check::{Kept, Report, What, check};
 use super::tiles::TileStore;
 use super::*;
 use crate::record::entries::EventSource;
+use crate::record::sink::Storage;
 use proptest::prelude::*;
+use std::cell::Cell;
 use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 
 fn open(directory: &Path) -> EvidenceLog {
     let Opened { log, amiss } = EvidenceLog::open(directory, "host").unwrap();
@@ -377,6 +381,58 @@ fn a_damaged_write_ahead_file_is_kept_and_told() {
     let Opened { log, amiss } = EvidenceLog::open(directory.path(), "host").unwrap();
     assert_eq!((log.size(), amiss[0]["what"].as_str()), (1, Some("write_ahead")));
     assert!(fs::read(amiss[0]["kept_as"].as_str().unwrap()).unwrap().starts_with(&bytes));
+}
+
+/// A disk whose system forgets what it could not write, and says so once.
+struct Forgetful {
+    disk: fs::File,
+    /// What was written since the last sync.
+    dirty: Vec<(u64, Vec<u8>)>,
+    fails: Rc<Cell<bool>>,
+}
+
+impl Storage for Forgetful {
+    fn write_at(&mut self, offset: u64, bytes: &[u8]) -> io::Result<usize> {
+        self.dirty.push((offset, bytes.to_vec()));
+        Ok(bytes.len())
+    }
+
+    fn sync(&mut self) -> io::Result<()> {
+        let dirty = std::mem::take(&mut self.dirty);
+        if self.fails.get() {
+            return Err(io::Error::other("EIO"));
+        }
+        dirty.iter().try_for_each(|(offset, bytes)| Storage::write_at(&mut self.disk, *offset, bytes).map(drop))
+    }
+
+    fn set_length(&mut self, length: u64) -> io::Result<()> {
+        Storage::set_length(&mut self.disk, length)
+    }
+}
+
+#[test]
+fn nothing_is_acknowledged_behind_what_a_failed_sync_has_lost() {
+    let directory = scratch();
+    let store = TileStore::new(directory.path());
+    drop(open(directory.path()));
+    let (fails, lock) = (Rc::new(Cell::new(false)), fs::File::open(directory.path().join("lock")).unwrap());
+    let disk = fs::OpenOptions::new().write(true).open(directory.path().join("wal")).unwrap();
+    let disk = Forgetful { disk, dirty: Vec::new(), fails: Rc::clone(&fails) };
+    let signer = key::read(directory.path()).unwrap().unwrap();
+    let wal = wal::Wal::new(disk, 0, 0);
+    let mut log = EvidenceLog::assemble(store, signer, tree::Frontier::default(), Vec::new(), wal, lock);
+    log.append(&entries(0..3), true).unwrap();
+    log.append(&entries(3..6), false).unwrap();
+    fails.set(true);
+    assert!(log.append(&entries(6..7), true).is_err(), "its sync loses the entries before it as well");
+    assert!(log.append(&entries(6..7), true).is_err());
+    fails.set(false);
+    log.append(&entries(6..8), true).unwrap();
+    drop(log);
+    // The machine stops: what is on the disk is what there is.
+    assert_eq!(read(directory.path()), entries(0..8));
+    drop(open(directory.path()));
+    assert!(verdict(directory.path(), &[]).is_clean());
 }
 
 #[test]
