@@ -244,6 +244,33 @@ fn what_is_wrong_is_named_with_its_first_entry() {
 }
 
 #[test]
+fn a_damaged_bundle_hides_nothing_of_the_others() {
+    let log = made(600, 0);
+    let bundle = log.path().join("tile/entries/000");
+    let mut bytes = fs::read(&bundle).unwrap();
+    let third = 2 * (2 + entry(0).len());
+    bytes[third] = 0xff;
+    fs::write(&bundle, bytes).unwrap();
+    let source = EvidenceSource::new(log.path());
+    let all: Vec<_> = source.entries_from(0).unwrap().collect::<Result<_, _>>().unwrap();
+    let expected: Vec<u64> = (0..3).chain(256..600).collect();
+    assert_eq!(all.iter().map(|(number, _)| *number).collect::<Vec<_>>(), expected);
+    assert!(all.iter().all(|(number, line)| (*line == entry(*number)) == (*number != 2)));
+    let at = source.entries_at(&[1, 3, 599]).unwrap();
+    assert_eq!(at, [Some(entry(1)), None, Some(entry(599))]);
+    assert_eq!(found(&verdict(log.path(), &[])), [(What::Changed, Some(0))]);
+}
+
+#[test]
+fn a_file_of_what_was_removed_that_says_nothing_is_a_finding() {
+    let log = made(600, 0);
+    fs::write(log.path().join("removed"), "many\n").unwrap();
+    assert_eq!(found(&verdict(log.path(), &[])), [(What::Damaged, None)]);
+    fs::remove_file(log.path().join("tile/entries/001")).unwrap();
+    assert_eq!(found(&verdict(log.path(), &[])), [(What::Damaged, None), (What::Missing, Some(256))]);
+}
+
+#[test]
 fn entries_and_hashes_changed_together_contradict_the_signature() {
     let directory = made(600, 0);
     let path = directory.path();
