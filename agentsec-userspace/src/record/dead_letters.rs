@@ -1,7 +1,8 @@
 //! Events that the log would not take, kept in a file on another disk until it does.
 //!
 //! One event to a line, on the disk before anything rests on it. A crash may leave a torn last line, which nobody was
-//! told is kept, or events that are in the log already: those are passed over by their id.
+//! told is kept, or events that are in the log already: those are passed over by their id. A line that was damaged here is passed
+//! over and counted.
 
 use super::event::{Event, verify};
 use super::sink::SinkError;
@@ -27,6 +28,20 @@ pub struct DeadLetters {
     most_bytes: u64,
     /// In the log already, though they are here as well.
     known: HashSet<String>,
+    /// An earlier daemon has left some, and did not see the end of the gap.
+    inherited: bool,
+    tally: Tally,
+}
+
+/// What was here, once it is delivered.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Tally {
+    /// Lines.
+    pub events: u64,
+    /// Of these, lines that are no events: damaged here, and lost.
+    pub damaged: u64,
+    /// The time of the first event.
+    pub since: Option<String>,
 }
 
 impl DeadLetters {
@@ -50,7 +65,8 @@ impl DeadLetters {
             .with_context(|| format!("{}: another process uses it", path.display()))?;
         let (good, count) = whole_lines(&file).with_context(|| format!("reading {}", path.display()))?;
         file.set_len(good)?;
-        let mut letters = Self { path, file, good, delivered: 0, most_bytes, known: HashSet::new() };
+        let (known, tally, inherited) = (HashSet::new(), Tally::default(), count > 0);
+        let mut letters = Self { path, file, good, delivered: 0, most_bytes, known, inherited, tally };
         if count > 0 {
             let recent = recent(count).context("reading the log's end")?;
             let ids = recent.iter().filter_map(|line| verify(std::str::from_utf8(line).ok()?).ok());
@@ -86,7 +102,8 @@ impl DeadLetters {
         Ok(())
     }
 
-    /// Gives everything to `take`, so many events at once, and is empty then.
+    /// Gives everything to `take`, so many events at once, and is empty then. Of what an earlier daemon has left, the record of
+    /// the gap, made by `gap`, goes last.
     ///
     /// # Errors
     ///
@@ -95,20 +112,24 @@ impl DeadLetters {
         &mut self,
         at_once: usize,
         mut take: impl FnMut(&[Event]) -> Result<(), SinkError>,
-    ) -> Result<(), SinkError> {
+        gap: impl FnOnce(&Tally) -> Event,
+    ) -> Result<Tally, SinkError> {
         if self.good == 0 {
-            return Ok(());
+            return Ok(Tally::default());
         }
         let mut file = &self.file;
         file.seek(SeekFrom::Start(self.delivered))?;
-        let mut lines = BufReader::new(file).lines();
-        loop {
-            let (mut batch, mut bytes) = (Vec::new(), 0);
-            for line in lines.by_ref().take(at_once) {
-                let line = line?;
-                bytes += line.len() as u64 + 1;
-                // A line that is no event was damaged here; the log's own record of the gap counts it as delayed.
-                batch.extend(verify(&line).ok().filter(|event| !self.known.contains(&event.event_id)));
+        let mut reader = BufReader::new(file);
+        while self.delivered < self.good {
+            let (mut batch, mut tally, mut bytes) = (Vec::new(), self.tally.clone(), 0);
+            let mut line = Vec::new();
+            for _ in 0..at_once {
+                line.clear();
+                bytes += reader.read_until(b'\n', &mut line)? as u64;
+                let Some(text) = line.strip_suffix(b"\n") else { break };
+                let event = std::str::from_utf8(text).ok().and_then(|text| verify(text).ok());
+                tally.add(event.as_ref());
+                batch.extend(event.filter(|event| !self.known.contains(&event.event_id)));
             }
             if bytes == 0 {
                 break;
@@ -117,11 +138,27 @@ impl DeadLetters {
                 take(&batch)?;
             }
             self.delivered += bytes;
+            self.tally = tally;
+        }
+        if self.inherited {
+            take(&[gap(&self.tally)])?;
+            self.inherited = false;
         }
         self.file.set_len(0)?;
         (self.good, self.delivered) = (0, 0);
         self.known.clear();
-        Ok(())
+        Ok(std::mem::take(&mut self.tally))
+    }
+}
+
+impl Tally {
+    fn add(&mut self, event: Option<&Event>) {
+        self.events += 1;
+        match event {
+            Some(event) if self.since.is_none() => self.since = Some(event.timestamp.clone()),
+            Some(_) => {}
+            None => self.damaged += 1,
+        }
     }
 }
 
