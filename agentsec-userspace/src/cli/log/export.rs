@@ -237,7 +237,7 @@ mod tests {
             let Err(CliError::Failed(failure)) = beyond(&source, Some(2)) else { panic!("taken") };
             assert!(failure.message.contains("the log has 2 entries"), "{}", failure.message);
             drop(log);
-            std::fs::rename(&directory, state.path().join(format!("away-{round}"))).unwrap();
+            fs::rename(&directory, state.path().join(format!("away-{round}"))).unwrap();
         }
     }
 

@@ -9,7 +9,7 @@ use super::log::LOCK_NAME;
 use super::merkle::{Hash, leaf_hash, root_of};
 use super::note::{Checkpoint, NoteFlaw, PublicKey};
 use super::source::read_wal;
-use super::tiles::{Kind, TILE_WIDTH, Tile, TileStore, entries_in, hashes_in, tile_at};
+use super::tiles::{Kind, TILE_WIDTH, Tile, TileStore, entries_in, hashes_in, readable_entries, tile_at};
 use super::tree::Frontier;
 use anyhow::{Context, Result};
 use serde::Serialize;
@@ -363,7 +363,8 @@ impl Check<'_> {
                 Ok(Some(found))
             }
             (found, Some(signed)) => {
-                let (what, at, detail) = difference(&found.unwrap_or_default(), &signed, &bundle);
+                let readable = || readable_entries(&bundle, width).into_iter().map(leaf_hash).collect();
+                let (what, at, detail) = difference(&found.unwrap_or_else(readable), &signed);
                 self.report.find(what, Some(first + at as u64), entries.path(), detail);
                 Ok(Some(signed))
             }
@@ -441,11 +442,8 @@ const fn what_of(flaw: NoteFlaw) -> What {
 }
 
 /// How the entries of a bundle differ from those that were signed, and where that begins.
-fn difference(found: &[Hash], signed: &[Hash], bundle: &[u8]) -> (What, usize, String) {
+fn difference(found: &[Hash], signed: &[Hash]) -> (What, usize, String) {
     let at = found.iter().zip(signed).take_while(|(found, signed)| found == signed).count();
-    if found.is_empty() && !bundle.is_empty() {
-        return (What::Changed, 0, "it is no bundle of entries any more".into());
-    }
     let rest = found.get(at).map_or(&[][..], |_| &found[at..]);
     let sorted = |hashes: &[Hash]| {
         let mut hashes = hashes.to_vec();

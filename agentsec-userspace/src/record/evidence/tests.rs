@@ -9,6 +9,7 @@ use proptest::prelude::*;
 use std::cell::Cell;
 use std::fs;
 use std::io;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
@@ -258,7 +259,7 @@ fn a_damaged_bundle_hides_nothing_of_the_others() {
     assert!(all.iter().all(|(number, line)| (*line == entry(*number)) == (*number != 2)));
     let at = source.entries_at(&[1, 3, 599]).unwrap();
     assert_eq!(at, [Some(entry(1)), None, Some(entry(599))]);
-    assert_eq!(found(&verdict(log.path(), &[])), [(What::Changed, Some(0))]);
+    assert_eq!(found(&verdict(log.path(), &[])), [(What::Changed, Some(2))]);
 }
 
 #[test]
@@ -376,6 +377,26 @@ fn a_missing_key_and_a_damaged_log_begin_a_new_one_beside_the_old() {
         assert_eq!(open(&path).size(), 3, "{case}");
         assert!(verdict(&path, &[]).is_clean(), "{case}");
     }
+}
+
+#[test]
+fn a_public_key_that_is_missing_cut_or_another_is_written_again_and_told() {
+    let (log, other) = (made(3, 1), made(1, 0));
+    let public = log.path().join("key.pub");
+    let right = fs::read(&public).unwrap();
+    let foreign = fs::read(other.path().join("key.pub")).unwrap();
+    for wrong in [None, Some(&b""[..]), Some(&right[..20]), Some(&foreign)] {
+        match wrong {
+            None => fs::remove_file(&public).unwrap(),
+            Some(bytes) => fs::write(&public, bytes).unwrap(),
+        }
+        let Opened { log: opened, amiss } = EvidenceLog::open(log.path(), "host").unwrap();
+        assert_eq!((opened.size(), amiss.len()), (3, 1));
+        assert_eq!((amiss[0]["what"].as_str(), amiss[0]["error"].is_null()), (Some("public_key"), true));
+        assert_eq!(fs::read(&public).unwrap(), right);
+        assert_eq!(fs::metadata(&public).unwrap().permissions().mode() & 0o777, 0o644);
+    }
+    drop(open(log.path()));
 }
 
 #[test]
