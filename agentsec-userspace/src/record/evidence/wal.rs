@@ -170,15 +170,21 @@ impl<S: Storage> Wal<S> {
     ///
     /// # Errors
     ///
-    /// When it cannot; frames may still be there then, which does no harm.
+    /// When it cannot; frames may still be there then, and the file is unsure.
     pub fn clear(&mut self) -> io::Result<()> {
         self.good = 0;
         if self.end > AREA_BYTES {
             self.storage.set_length(AREA_BYTES)?;
             self.end = AREA_BYTES;
         }
+        let end = self.end;
+        self.unsure = true;
         self.zero(0)?;
-        self.storage.sync()?;
+        if let Err(error) = self.storage.sync() {
+            // The zeros may be lost as well.
+            self.end = end;
+            return Err(error);
+        }
         self.unsure = false;
         Ok(())
     }
