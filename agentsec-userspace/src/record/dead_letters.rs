@@ -31,6 +31,15 @@ pub struct DeadLetters {
     /// An earlier daemon has left some, and did not see the end of the gap.
     inherited: bool,
     tally: Tally,
+    /// It could not be read: what is here waits for the next daemon, and the log does not.
+    unreadable: Option<Trouble>,
+}
+
+/// Why it could not be read, and whether that was told.
+#[derive(Debug)]
+struct Trouble {
+    error: String,
+    is_told: bool,
 }
 
 /// What was here, once it is delivered.
@@ -66,9 +75,12 @@ impl DeadLetters {
         let (good, count) = whole_lines(&file).with_context(|| format!("reading {}", path.display()))?;
         file.set_len(good)?;
         let (known, tally, inherited) = (HashSet::new(), Tally::default(), count > 0);
-        let mut letters = Self { path, file, good, delivered: 0, most_bytes, known, inherited, tally };
+        let (delivered, unreadable) = (0, None);
+        let mut letters =
+            Self { path, file, good, delivered, most_bytes, known, inherited, tally, unreadable };
         if count > 0 {
-            let recent = recent(count).context("reading the log's end")?;
+            // The record of the gap may be behind them.
+            let recent = recent(count + 1).context("reading the log's end")?;
             let ids = recent.iter().filter_map(|line| verify(std::str::from_utf8(line).ok()?).ok());
             letters.known = ids.map(|event| event.event_id).collect();
         }
@@ -107,32 +119,33 @@ impl DeadLetters {
     ///
     /// # Errors
     ///
-    /// Those of `take`, or of reading. What was taken is not given again.
+    /// Those of `take`. What was taken is not given again. When it cannot be read, [`Self::trouble`] says so.
     pub fn deliver(
         &mut self,
         at_once: usize,
         mut take: impl FnMut(&[Event]) -> Result<(), SinkError>,
         gap: impl FnOnce(&Tally) -> Event,
     ) -> Result<Tally, SinkError> {
-        if self.good == 0 {
+        if self.good == 0 || self.unreadable.is_some() {
             return Ok(Tally::default());
         }
-        let mut file = &self.file;
-        file.seek(SeekFrom::Start(self.delivered))?;
-        let mut reader = BufReader::new(file);
         while self.delivered < self.good {
-            let (mut batch, mut tally, mut bytes) = (Vec::new(), self.tally.clone(), 0);
-            let mut line = Vec::new();
-            for _ in 0..at_once {
-                line.clear();
-                bytes += reader.read_until(b'\n', &mut line)? as u64;
-                let Some(text) = line.strip_suffix(b"\n") else { break };
-                let event = std::str::from_utf8(text).ok().and_then(|text| verify(text).ok());
-                tally.add(event.as_ref());
-                batch.extend(event.filter(|event| !self.known.contains(&event.event_id)));
-            }
+            let (lines, bytes) = match self.lines(at_once) {
+                Ok(read) => read,
+                Err(error) => {
+                    self.unreadable = Some(Trouble { error: error.to_string(), is_told: false });
+                    return Ok(Tally::default());
+                }
+            };
             if bytes == 0 {
                 break;
+            }
+            let mut tally = self.tally.clone();
+            let mut batch = Vec::new();
+            for line in lines {
+                let event = std::str::from_utf8(&line).ok().and_then(|text| verify(text).ok());
+                tally.add(event.as_ref());
+                batch.extend(event.filter(|event| !self.known.contains(&event.event_id)));
             }
             if !batch.is_empty() {
                 take(&batch)?;
@@ -148,6 +161,30 @@ impl DeadLetters {
         (self.good, self.delivered) = (0, 0);
         self.known.clear();
         Ok(std::mem::take(&mut self.tally))
+    }
+
+    /// So many of the next lines, without their ends, and how many bytes they are.
+    fn lines(&self, most: usize) -> io::Result<(Vec<Vec<u8>>, u64)> {
+        let mut file = &self.file;
+        file.seek(SeekFrom::Start(self.delivered))?;
+        let mut reader = BufReader::new(file);
+        let (mut lines, mut bytes) = (Vec::new(), 0);
+        while lines.len() < most {
+            let mut line = Vec::new();
+            bytes += reader.read_until(b'\n', &mut line)? as u64;
+            if line.pop() != Some(b'\n') {
+                break;
+            }
+            lines.push(line);
+        }
+        Ok((lines, bytes))
+    }
+
+    /// Why it could not be read, once.
+    pub fn trouble(&mut self) -> Option<String> {
+        let trouble = self.unreadable.as_mut().filter(|trouble| !trouble.is_told)?;
+        trouble.is_told = true;
+        Some(trouble.error.clone())
     }
 }
 
@@ -174,5 +211,41 @@ fn whole_lines(file: &File) -> io::Result<(u64, u64)> {
         }
         good += bytes as u64;
         count += 1;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::core::draft::{Draft, EventKind};
+    use crate::core::time::Time;
+    use crate::record::event::tests::sealer;
+
+    #[test]
+    fn one_that_cannot_be_read_says_so_once_and_hinders_nothing() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut letters = DeadLetters::open(directory.path(), 1 << 20, |_| Ok(Vec::new())).unwrap();
+        let draft = Draft::daemon(Time::default(), EventKind::Alert, serde_json::json!({ "what": "x" }));
+        let event = sealer().seal(draft);
+        letters.append(&[&event]).unwrap();
+        // What may only be written fails when it is read.
+        letters.file = OpenOptions::new().write(true).open(letters.path()).unwrap();
+        for told in [true, false] {
+            let tally = letters.deliver(8, |_| panic!("read"), |_| panic!("read")).unwrap();
+            assert_eq!((tally, letters.trouble().is_some()), (Tally::default(), told));
+        }
+        letters.append(&[&event]).unwrap();
+        drop(letters);
+        let mut letters = DeadLetters::open(directory.path(), 1 << 20, |_| Ok(Vec::new())).unwrap();
+        let mut taken = 0;
+        let take = |batch: &[Event]| {
+            taken += batch.len();
+            Ok(())
+        };
+        let tally = letters.deliver(8, take, |tally| {
+            assert_eq!(tally.events, 2);
+            event.clone()
+        });
+        assert_eq!((tally.unwrap().events, taken), (2, 3));
     }
 }

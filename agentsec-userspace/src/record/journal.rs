@@ -125,6 +125,11 @@ impl<S: EventSink> Journal<S> {
             if let Some(outage) = &mut self.outage {
                 outage.damaged += tally.damaged;
             }
+            let path = letters.path().display().to_string();
+            if let Some(error) = letters.trouble() {
+                let data = json!({ "what": "dead_letters_unreadable", "path": path, "error": error });
+                self.tell(Draft::daemon(now, EventKind::Alert, data));
+            }
         }
         self.drain(outcome)?;
         let lost = std::mem::take(&mut self.lost);
