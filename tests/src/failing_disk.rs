@@ -139,6 +139,24 @@ impl BreakingDisk {
     }
 }
 
+/// A file system that takes no more: who writes to it hangs, until this is dropped.
+#[derive(Debug)]
+pub struct Hanging(PathBuf);
+
+impl Hanging {
+    /// The file system over `directory`.
+    pub fn at(directory: &Path) -> Result<Self> {
+        said(Command::new("fsfreeze").arg("--freeze").arg(directory))?;
+        Ok(Self(directory.to_owned()))
+    }
+}
+
+impl Drop for Hanging {
+    fn drop(&mut self) {
+        let _ = said(Command::new("fsfreeze").arg("--unfreeze").arg(&self.0));
+    }
+}
+
 /// A file in memory that can be sealed, and what is done to make it.
 fn memory(make: impl FnOnce(&Path) -> Result<()>) -> Result<File> {
     let image: File = memfd_create(c"disk", MFdFlags::MFD_ALLOW_SEALING | MFdFlags::MFD_CLOEXEC)

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use agentsec_tests::daemon::{Daemon, Launch};
-use agentsec_tests::failing_disk::{BreakingDisk, ThinDisk};
+use agentsec_tests::failing_disk::{BreakingDisk, Hanging, ThinDisk};
 use agentsec_tests::lab::Lab;
 use agentsec_tests::scene::{LONG, NAMES, Scene, config};
 use agentsec_tests::wait;
@@ -101,10 +101,44 @@ fn a_disk_that_breaks_hinders_no_enforcement_and_events_go_the_second_way() -> R
     Ok(())
 }
 
+#[test]
+fn a_disk_that_hangs_keeps_no_operator_waiting_and_nothing_is_lost() -> Result<()> {
+    let lab = Lab::routed(1)?;
+    let mut daemon = Launch::new(lab.host(), &config(1)).prepare()?;
+    let _disk = BreakingDisk::over(&daemon.paths().state())?;
+    daemon.begin()?;
+    daemon.wait_ready()?;
+    let mut scene = Scene { daemon, lab };
+    let hanging = Hanging::at(&scene.daemon.paths().state())?;
+    // Each of these would end after 15 s with an error.
+    for _ in 0..2 {
+        scene.daemon.cli_ok(&["quarantine", NAMES[0], "--reason", "the disk hangs"])?;
+        assert_eq!(scene.agent(0)?["state"], "OPEN");
+        scene.daemon.cli_ok(&["release", NAMES[0]])?;
+    }
+    scene.daemon.cli_ok(&["quarantine", NAMES[0], "--reason", "the last"])?;
+    let alerts = scene.daemon.status()?["daemon"]["alerts"].to_string();
+    assert!(alerts.contains("the disk does not answer"), "{alerts}");
+    drop(hanging);
+    wait::until("a disk that answers", LONG, || {
+        let status = scene.daemon.status().ok()?;
+        (!status["daemon"]["alerts"].to_string().contains("the disk does not answer")).then_some(())
+    })?;
+    scene.daemon.kill9()?;
+    scene.daemon.restart()?;
+    assert_eq!(scene.agent(0)?["state"], "OPEN");
+    scene.daemon.terminate()?;
+    assert_eq!(count(&scene.daemon.events()?, "OPERATOR_COMMAND"), 5);
+    let (code, report) = verify(&scene.daemon)?;
+    assert_eq!(code, Some(0), "{report}");
+    Ok(())
+}
+
 /// The library that tells the programs that it is loaded into another time.
 fn faketime() -> Result<PathBuf> {
     let libraries = fs::read_dir("/usr/lib")?.flatten().map(|entry| entry.path());
-    let mut found = libraries.map(|path| path.join("faketime/libfaketimeMT.so.1")).filter(|path| path.exists());
+    let mut found =
+        libraries.map(|path| path.join("faketime/libfaketimeMT.so.1")).filter(|path| path.exists());
     found.next().context("no libfaketime below /usr/lib")
 }
 
@@ -144,7 +178,8 @@ fn a_wall_clock_that_steps_changes_no_circuit_and_no_order_of_the_log() -> Resul
         step(&clock, offset)?;
         scene.daemon.cli_ok(&["release", NAMES[0]])?;
     }
-    let of_last = scene.daemon.cli_ok(&["events", "--since", "1h", "--type", "operator_command", "--json"])?;
+    let of_last =
+        scene.daemon.cli_ok(&["events", "--since", "1h", "--type", "operator_command", "--json"])?;
     assert_eq!(of_last.lines().count(), 2, "by the time that it had then: {of_last}");
     scene.daemon.terminate()?;
     let events = scene.daemon.events()?;

@@ -282,7 +282,8 @@ async fn read_events(
         time.map_err(|error| invalid(format!("{name}: {error}")))
     };
     let endpoint = wanted.endpoint.map(|text| text.parse()).transpose();
-    let types = wanted.kinds.iter().flat_map(|kinds| kinds.split(',')).map(event_type).collect::<Result<_, _>>();
+    let types =
+        wanted.kinds.iter().flat_map(|kinds| kinds.split(',')).map(event_type).collect::<Result<_, _>>();
     let query = EventQuery {
         follow: wanted.follow,
         since: time("since", wanted.since)?,

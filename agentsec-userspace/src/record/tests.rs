@@ -185,7 +185,8 @@ fn any_damaged_byte_of_the_second_path_loses_one_event_and_is_counted() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join(dead_letters::NAME);
     let nothing = Memory::default();
-    let mut journal = Journal::new(nothing.clone(), sealer(), Some(letters(directory.path(), 1 << 20, &nothing)));
+    let mut journal =
+        Journal::new(nothing.clone(), sealer(), Some(letters(directory.path(), 1 << 20, &nothing)));
     journal.write(at(0), vec![draft(0), draft(1)], 0);
     drop(journal);
     let whole = std::fs::read(&path).unwrap();
@@ -200,7 +201,11 @@ fn any_damaged_byte_of_the_second_path_loses_one_event_and_is_counted() {
         assert!(journal.write(at(1), vec![], 0).durable, "byte {place}");
         let said = memory.said();
         // Without the end of its line the first takes the second with it.
-        let expected = if place + 1 == second { &["log_refuses", "log_gap"][..] } else { &["1", "log_refuses", "log_gap"] };
+        let expected = if place + 1 == second {
+            &["log_refuses", "log_gap"][..]
+        } else {
+            &["1", "log_refuses", "log_gap"]
+        };
         assert_eq!(said, expected, "byte {place}");
         assert_eq!(memory.0.borrow().0[said.len() - 1].event_data["events_damaged"], 1, "byte {place}");
     }

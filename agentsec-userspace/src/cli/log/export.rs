@@ -90,7 +90,9 @@ fn beyond(log: &EvidenceSource, after: Option<u64>) -> Result<(), CliError> {
     Err(CliError::new(
         Exit::NotFound,
         message,
-        Some("without --after it is read from its start; a log that was set aside is in log.aside.N beside it"),
+        Some(
+            "without --after it is read from its start; a log that was set aside is in log.aside.N beside it",
+        ),
     ))
 }
 

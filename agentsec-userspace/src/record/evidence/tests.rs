@@ -450,7 +450,9 @@ impl Storage for Forgetful {
         if self.fails.get() {
             return Err(io::Error::other("EIO"));
         }
-        dirty.iter().try_for_each(|(offset, bytes)| Storage::write_at(&mut self.disk, *offset, bytes).map(drop))
+        dirty
+            .iter()
+            .try_for_each(|(offset, bytes)| Storage::write_at(&mut self.disk, *offset, bytes).map(drop))
     }
 
     fn set_length(&mut self, length: u64) -> io::Result<()> {

@@ -97,9 +97,9 @@ pub fn entries_in(mut bundle: &[u8]) -> Option<Vec<&[u8]>> {
 pub fn readable_entries(mut bundle: &[u8], width: usize) -> Vec<&[u8]> {
     let mut entries = Vec::new();
     while entries.len() < width && !bundle.is_empty() {
-        let whole = bundle.split_first_chunk::<2>().and_then(|(length, rest)| {
-            rest.split_at_checked(u16::from_be_bytes(*length).into())
-        });
+        let whole = bundle
+            .split_first_chunk::<2>()
+            .and_then(|(length, rest)| rest.split_at_checked(u16::from_be_bytes(*length).into()));
         let (entry, rest) = whole.unwrap_or((&bundle[..bundle.len().min(ENTRY_BYTES)], &[]));
         entries.push(entry);
         bundle = rest;
