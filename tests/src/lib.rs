@@ -26,6 +26,7 @@ mod binary;
 pub mod cgroup;
 pub mod daemon;
 pub mod demo;
+pub mod failing_disk;
 pub mod foreign;
 pub mod fuzz;
 pub mod kernel_rig;

@@ -34,7 +34,7 @@ const fn tool(program: &'static str, package: &'static str, purpose: &'static st
 }
 
 /// The programs that tests, demo and bench run.
-pub const TOOLS: [Tool; 15] = [
+pub const TOOLS: [Tool; 19] = [
     tool("ip", "iproute2", "namespaces and veth pairs for the tests, the demo and the bench"),
     tool("bpftool", "bpftool", "an independent look at the kernel's programs and maps in tests"),
     tool("nft", "nftables", "the firewall that the bench compares with"),
@@ -58,6 +58,10 @@ pub const TOOLS: [Tool; 15] = [
         "the same: its source",
     ),
     tool("ps", "procps", "processes and sysctls in tests"),
+    tool("losetup", "mount", "disks that fail, in tests"),
+    tool("mkfs.ext4", "e2fsprogs", "the same: their file systems"),
+    tool("fsfreeze", "util-linux", "disks that hang, in tests"),
+    tool("faketime", "faketime", "a wall clock that steps under a daemon, in tests"),
 ];
 
 /// The programs that guests are made of and made with.

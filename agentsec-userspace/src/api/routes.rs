@@ -24,7 +24,7 @@ use super::views::{AgentList, EndpointList, Explanation, RecorderView, Status};
 use crate::core::interaction::Report;
 use crate::record::evidence::EvidenceSource;
 use crate::record::index::Files;
-use crate::record::query::NotAnEndpoint;
+use crate::record::query::{NotAnEndpoint, event_type};
 use crate::recorder::pcapng_of;
 use crate::recovery::Service;
 
@@ -282,12 +282,14 @@ async fn read_events(
         time.map_err(|error| invalid(format!("{name}: {error}")))
     };
     let endpoint = wanted.endpoint.map(|text| text.parse()).transpose();
+    let types =
+        wanted.kinds.iter().flat_map(|kinds| kinds.split(',')).map(event_type).collect::<Result<_, _>>();
     let query = EventQuery {
         follow: wanted.follow,
         since: time("since", wanted.since)?,
         until: time("until", wanted.until)?,
         agent: wanted.agent,
-        types: wanted.kinds.iter().flat_map(|kinds| kinds.split(',')).map(str::to_owned).collect(),
+        types: types.map_err(|error| invalid(format!("type: {error}")))?,
         correlation: wanted.correlation,
         endpoint: endpoint.map_err(|error: NotAnEndpoint| invalid(format!("endpoint: {error}")))?,
         limit: wanted.limit,

@@ -12,6 +12,7 @@ use crate::api::client::escaped;
 use crate::api::event_log::{EndpointFilter, EventQuery, events};
 use crate::record::evidence::EvidenceSource;
 use crate::record::index::Files;
+use crate::record::query::event_type;
 use futures::StreamExt as _;
 
 #[derive(Debug, Default, clap::Args)]
@@ -23,8 +24,8 @@ pub(super) struct Args {
     #[arg(long)]
     agent: Option<String>,
     /// Only of this type, or of several with commas between
-    #[arg(long = "type", value_name = "TYPE")]
-    kind: Option<String>,
+    #[arg(long = "type", value_name = "TYPE", value_delimiter = ',', value_parser = event_type)]
+    types: Vec<String>,
     /// Only since this time (2026-01-31T12:00:00Z), or for so long (90s, 10m, 2h, 1d)
     #[arg(long, value_name = "TIME", value_parser = since)]
     since: Option<Timestamp>,
@@ -71,13 +72,12 @@ impl Args {
     }
 
     fn query(&self) -> EventQuery {
-        let types = self.kind.iter().flat_map(|kinds| kinds.split(',')).map(str::to_owned).collect();
         EventQuery {
             follow: self.follow,
             since: self.since,
             until: self.until,
             agent: self.agent.clone(),
-            types,
+            types: self.types.clone(),
             correlation: self.correlation.clone(),
             endpoint: self.endpoint,
             limit: self.limit,
@@ -90,7 +90,9 @@ impl Args {
             parameters.push("follow=true".to_owned());
         }
         parameters.extend(self.agent.iter().map(|agent| format!("agent={}", escaped(agent))));
-        parameters.extend(self.kind.iter().map(|kind| format!("type={}", escaped(kind))));
+        if !self.types.is_empty() {
+            parameters.push(format!("type={}", escaped(&self.types.join(","))));
+        }
         parameters.extend(self.since.iter().map(|since| format!("since={}", escaped(&since.to_string()))));
         parameters.extend(self.until.iter().map(|until| format!("until={}", escaped(&until.to_string()))));
         parameters.extend(self.correlation.iter().map(|id| format!("correlation={}", escaped(id))));
@@ -177,7 +179,7 @@ mod tests {
         let some = Args {
             follow: true,
             agent: Some("a&b".into()),
-            kind: Some("X,Y".into()),
+            types: vec!["X".into(), "Y".into()],
             since: Some(Timestamp(0)),
             until: Some(Timestamp(1)),
             correlation: Some("1:a+b=".into()),

@@ -16,6 +16,7 @@ use crate::core::interaction::{Book, BookSettings, Remembered, Standing, Teller,
 use crate::kernel::ring::FlowTold;
 use crate::record::writer::QUEUE_EVENTS;
 
+use super::patience::Patience;
 use super::roster::{Key, Member};
 use super::{Daemon, told};
 
@@ -36,6 +37,7 @@ pub(super) struct Interactions {
     /// What is to be kept of what was told, and not before when, monotonic nanoseconds.
     unkept: Option<Vec<Remembered>>,
     next_keep_ns: u64,
+    patience: Patience,
 }
 
 /// What is needed of an agent while its connections are looked at.
@@ -61,6 +63,7 @@ impl Interactions {
             tellers: BTreeMap::new(),
             unkept: None,
             next_keep_ns: 0,
+            patience: Patience::default(),
         }
     }
 
@@ -202,7 +205,7 @@ impl Daemon {
 
     /// Keeps what was told; what fails is tried again.
     fn keep_told(&mut self, now: Time, flows: Vec<Remembered>) {
-        match told::write(&self.options.state_dir, &self.boot_id, &flows) {
+        match told::write(&self.interactions.patience, &self.options.state_dir, &self.boot_id, &flows) {
             Ok(()) => self.alerts.retain(|alert| !alert.starts_with("interactions:")),
             Err(error) => {
                 self.complain("interactions", &error);

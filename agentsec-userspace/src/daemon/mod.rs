@@ -16,6 +16,7 @@ mod networks;
 mod observe;
 mod operate;
 mod outside;
+mod patience;
 mod recorder;
 mod recovery;
 mod reload;

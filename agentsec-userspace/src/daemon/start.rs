@@ -13,13 +13,14 @@ use tokio::sync::mpsc;
 
 use crate::clock;
 use crate::config::Config;
+use crate::config::log::DeadLettersConfig;
 use crate::core::{Draft, Engine, EventKind};
 use crate::kernel::pins::Pins;
 use crate::kernel::{Capacities, Kernel};
 use crate::record::dead_letters::DeadLetters;
 use crate::record::entries::EventSource;
 use crate::record::event::UuidV7;
-use crate::record::evidence::{EvidenceLog, EvidenceSource, LOG_NAME};
+use crate::record::evidence::{EvidenceLog, EvidenceSource, LOG_NAME, Opened};
 use crate::record::index::{Files, Keeper};
 use crate::record::writer::Told as Written;
 use crate::record::{Journal, Sealer, Writer};
@@ -52,7 +53,7 @@ impl Daemon {
         let state = StateFile::open(&options.state_dir)?;
         let log = open_log(&options.state_dir, &config, &boot_id)
             .with_context(|| format!("cannot open the log in {}", options.state_dir.display()))?;
-        let amiss = log.amiss;
+        let (amiss, no_second) = (log.amiss, log.no_second);
         let (log, written) = Writer::start(log.journal, clock::now).context("starting the log's thread")?;
         let rows = install_profiles(&mut kernel, &config, None)?;
         let taken = kernel.links.take_over()?;
@@ -88,6 +89,11 @@ impl Daemon {
             daemon.record(started, Draft::daemon(started, EventKind::Loss, data));
         }
         daemon.say_started();
+        if let Some(error) = no_second {
+            let data = json!({ "what": "dead_letters_missing", "error": format!("{error:#}") });
+            daemon.record(started, Draft::daemon(started, EventKind::Alert, data));
+            daemon.complain("log", &error);
+        }
         daemon.say_loaded("start");
         daemon.remember_flows(started)?;
         daemon.adopt_pinned()?;
@@ -151,21 +157,31 @@ fn keep_index(state_dir: &Path) -> Option<Keeper> {
 struct Log {
     journal: Journal<EvidenceLog>,
     amiss: Vec<Value>,
+    /// Why there is no second path, though one is configured.
+    no_second: Option<anyhow::Error>,
 }
 
 fn open_log(state_dir: &Path, config: &Config, boot_id: &str) -> Result<Log> {
-    let opened = EvidenceLog::open(&state_dir.join(LOG_NAME), &host_name())?;
-    let dead_letters = config.log.dead_letters.as_ref().map(|second| {
+    let Opened { log, amiss } = EvidenceLog::open(&state_dir.join(LOG_NAME), &host_name())?;
+    let open_letters = |second: &DeadLettersConfig| {
         let recent = |count: u64| {
             let source = EvidenceSource::in_state(state_dir);
             let first = source.size()?.saturating_sub(count);
             source.entries_from(first)?.map(|entry| entry.map(|(_, line)| line)).collect()
         };
-        DeadLetters::open(&second.directory, second.most_bytes, recent).context("log.dead_letters")
+        DeadLetters::open(&second.directory, second.most_bytes, recent)
+    };
+    let mut no_second = None;
+    // Only the second path: without it there still is the first, and somebody who contains.
+    let dead_letters = config.log.dead_letters.as_ref().and_then(|second| match open_letters(second) {
+        Ok(letters) => Some(letters),
+        Err(error) => {
+            no_second = Some(error.context("log.dead_letters: the log has no second path"));
+            None
+        }
     });
     let sealer = Sealer::new(host_name(), boot_id.to_owned(), Box::<UuidV7>::default());
-    let journal = Journal::new(opened.log, sealer, dead_letters.transpose()?);
-    Ok(Log { journal, amiss: opened.amiss })
+    Ok(Log { journal: Journal::new(log, sealer, dead_letters), amiss, no_second })
 }
 
 fn capacities(config: &Config) -> Capacities {

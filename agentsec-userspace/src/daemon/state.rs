@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
 
+use super::patience::Patience;
 use crate::core::persist::AgentState;
 
 /// Version of the file's format.
@@ -25,6 +26,7 @@ pub(super) struct StateFile {
     dirty: bool,
     /// States of agents that are not known now: they may come back.
     absent: BTreeMap<String, AgentState>,
+    patience: Patience,
 }
 
 impl StateFile {
@@ -42,7 +44,7 @@ impl StateFile {
             Err(error) if error.kind() == io::ErrorKind::NotFound => BTreeMap::new(),
             Err(error) => return Err(error).with_context(|| format!("cannot read {}", path.display())),
         };
-        Ok(Self { path, dirty: false, absent })
+        Ok(Self { path, dirty: false, absent, patience: Patience::default() })
     }
 
     /// Takes what was saved of an agent.
@@ -64,11 +66,13 @@ impl StateFile {
     ///
     /// # Errors
     ///
-    /// When it cannot be written: the old one stays, and it stays dirty.
+    /// When it cannot be written, or the disk hangs: the old one stays, and it stays dirty.
     pub(super) fn save(&mut self, known: Vec<AgentState>) -> Result<()> {
         let agents = known.into_iter().chain(self.absent.values().cloned()).collect();
         let bytes = serde_json::to_vec_pretty(&Document { format: FORMAT, agents })?;
-        replace(&self.path, &bytes).with_context(|| format!("cannot save {}", self.path.display()))?;
+        let path = self.path.clone();
+        let written = self.patience.write(move || Ok(replace(&path, &bytes)?));
+        written.with_context(|| format!("cannot save {}", self.path.display()))?;
         self.dirty = false;
         Ok(())
     }

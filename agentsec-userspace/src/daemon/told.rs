@@ -10,6 +10,7 @@ use std::path::Path;
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 
+use super::patience::Patience;
 use crate::core::interaction::Remembered;
 
 const NAME: &str = "flows.json";
@@ -47,17 +48,23 @@ pub(super) fn read(directory: &Path, boot_id: &str) -> Result<Vec<Remembered>> {
 ///
 /// # Errors
 ///
-/// When it cannot be written; the old one stays.
-pub(super) fn write(directory: &Path, boot_id: &str, flows: &[Remembered]) -> Result<()> {
+/// When it cannot be written, or the disk hangs; the old one stays.
+pub(super) fn write(
+    patience: &Patience,
+    directory: &Path,
+    boot_id: &str,
+    flows: &[Remembered],
+) -> Result<()> {
     let path = directory.join(NAME);
-    let beside = path.with_extension("json.new");
     let bytes = serde_json::to_vec(&Document { boot_id: boot_id.into(), flows: flows.into() })?;
-    let replace = || {
+    let target = path.clone();
+    let written = patience.write(move || {
+        let beside = target.with_extension("json.new");
         let mut file = File::options().write(true).create(true).truncate(true).mode(0o600).open(&beside)?;
         file.write_all(&bytes)?;
-        fs::rename(&beside, &path)
-    };
-    replace().with_context(|| format!("cannot write {}", path.display()))
+        Ok(fs::rename(&beside, &target)?)
+    });
+    written.with_context(|| format!("cannot write {}", path.display()))
 }
 
 #[cfg(test)]
@@ -73,7 +80,7 @@ mod tests {
         });
         let flows: Vec<Remembered> = vec![serde_json::from_value(flow).unwrap()];
         assert_eq!(read(directory.path(), "boot").unwrap(), []);
-        write(directory.path(), "boot", &flows).unwrap();
+        write(&Patience::default(), directory.path(), "boot", &flows).unwrap();
         assert_eq!(read(directory.path(), "boot").unwrap(), flows);
         assert_eq!(read(directory.path(), "another").unwrap(), []);
         fs::write(directory.path().join(NAME), "{").unwrap();

@@ -1,7 +1,8 @@
 //! Events that the log would not take, kept in a file on another disk until it does.
 //!
 //! One event to a line, on the disk before anything rests on it. A crash may leave a torn last line, which nobody was
-//! told is kept, or events that are in the log already: those are passed over by their id.
+//! told is kept, or events that are in the log already: those are passed over by their id. A line that was damaged here is passed
+//! over and counted.
 
 use super::event::{Event, verify};
 use super::sink::SinkError;
@@ -27,6 +28,29 @@ pub struct DeadLetters {
     most_bytes: u64,
     /// In the log already, though they are here as well.
     known: HashSet<String>,
+    /// An earlier daemon has left some, and did not see the end of the gap.
+    inherited: bool,
+    tally: Tally,
+    /// It could not be read: what is here waits for the next daemon, and the log does not.
+    unreadable: Option<Trouble>,
+}
+
+/// Why it could not be read, and whether that was told.
+#[derive(Debug)]
+struct Trouble {
+    error: String,
+    is_told: bool,
+}
+
+/// What was here, once it is delivered.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Tally {
+    /// Lines.
+    pub events: u64,
+    /// Of these, lines that are no events: damaged here, and lost.
+    pub damaged: u64,
+    /// The time of the first event.
+    pub since: Option<String>,
 }
 
 impl DeadLetters {
@@ -50,9 +74,13 @@ impl DeadLetters {
             .with_context(|| format!("{}: another process uses it", path.display()))?;
         let (good, count) = whole_lines(&file).with_context(|| format!("reading {}", path.display()))?;
         file.set_len(good)?;
-        let mut letters = Self { path, file, good, delivered: 0, most_bytes, known: HashSet::new() };
+        let (known, tally, inherited) = (HashSet::new(), Tally::default(), count > 0);
+        let (delivered, unreadable) = (0, None);
+        let mut letters =
+            Self { path, file, good, delivered, most_bytes, known, inherited, tally, unreadable };
         if count > 0 {
-            let recent = recent(count).context("reading the log's end")?;
+            // The record of the gap may be behind them.
+            let recent = recent(count + 1).context("reading the log's end")?;
             let ids = recent.iter().filter_map(|line| verify(std::str::from_utf8(line).ok()?).ok());
             letters.known = ids.map(|event| event.event_id).collect();
         }
@@ -86,42 +114,88 @@ impl DeadLetters {
         Ok(())
     }
 
-    /// Gives everything to `take`, so many events at once, and is empty then.
+    /// Gives everything to `take`, so many events at once, and is empty then. Of what an earlier daemon has left, the record of
+    /// the gap, made by `gap`, goes last.
     ///
     /// # Errors
     ///
-    /// Those of `take`, or of reading. What was taken is not given again.
+    /// Those of `take`. What was taken is not given again. When it cannot be read, [`Self::trouble`] says so.
     pub fn deliver(
         &mut self,
         at_once: usize,
         mut take: impl FnMut(&[Event]) -> Result<(), SinkError>,
-    ) -> Result<(), SinkError> {
-        if self.good == 0 {
-            return Ok(());
+        gap: impl FnOnce(&Tally) -> Event,
+    ) -> Result<Tally, SinkError> {
+        if self.good == 0 || self.unreadable.is_some() {
+            return Ok(Tally::default());
         }
-        let mut file = &self.file;
-        file.seek(SeekFrom::Start(self.delivered))?;
-        let mut lines = BufReader::new(file).lines();
-        loop {
-            let (mut batch, mut bytes) = (Vec::new(), 0);
-            for line in lines.by_ref().take(at_once) {
-                let line = line?;
-                bytes += line.len() as u64 + 1;
-                // A line that is no event was damaged here; the log's own record of the gap counts it as delayed.
-                batch.extend(verify(&line).ok().filter(|event| !self.known.contains(&event.event_id)));
-            }
+        while self.delivered < self.good {
+            let (lines, bytes) = match self.lines(at_once) {
+                Ok(read) => read,
+                Err(error) => {
+                    self.unreadable = Some(Trouble { error: error.to_string(), is_told: false });
+                    return Ok(Tally::default());
+                }
+            };
             if bytes == 0 {
                 break;
+            }
+            let mut tally = self.tally.clone();
+            let mut batch = Vec::new();
+            for line in lines {
+                let event = std::str::from_utf8(&line).ok().and_then(|text| verify(text).ok());
+                tally.add(event.as_ref());
+                batch.extend(event.filter(|event| !self.known.contains(&event.event_id)));
             }
             if !batch.is_empty() {
                 take(&batch)?;
             }
             self.delivered += bytes;
+            self.tally = tally;
+        }
+        if self.inherited {
+            take(&[gap(&self.tally)])?;
+            self.inherited = false;
         }
         self.file.set_len(0)?;
         (self.good, self.delivered) = (0, 0);
         self.known.clear();
-        Ok(())
+        Ok(std::mem::take(&mut self.tally))
+    }
+
+    /// So many of the next lines, without their ends, and how many bytes they are.
+    fn lines(&self, most: usize) -> io::Result<(Vec<Vec<u8>>, u64)> {
+        let mut file = &self.file;
+        file.seek(SeekFrom::Start(self.delivered))?;
+        let mut reader = BufReader::new(file);
+        let (mut lines, mut bytes) = (Vec::new(), 0);
+        while lines.len() < most {
+            let mut line = Vec::new();
+            bytes += reader.read_until(b'\n', &mut line)? as u64;
+            if line.pop() != Some(b'\n') {
+                break;
+            }
+            lines.push(line);
+        }
+        Ok((lines, bytes))
+    }
+
+    /// Why it could not be read, once.
+    pub fn trouble(&mut self) -> Option<String> {
+        let trouble = self.unreadable.as_mut().filter(|trouble| !trouble.is_told)?;
+        trouble.is_told = true;
+        Some(trouble.error.clone())
+    }
+}
+
+impl Tally {
+    fn add(&mut self, event: Option<&Event>) {
+        self.events += 1;
+        match event {
+            Some(event) if self.since.is_none() => self.since = Some(event.timestamp.clone()),
+            Some(_) => {}
+            None => self.damaged += 1,
+        }
     }
 }
 
@@ -137,5 +211,41 @@ fn whole_lines(file: &File) -> io::Result<(u64, u64)> {
         }
         good += bytes as u64;
         count += 1;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::core::draft::{Draft, EventKind};
+    use crate::core::time::Time;
+    use crate::record::event::tests::sealer;
+
+    #[test]
+    fn one_that_cannot_be_read_says_so_once_and_hinders_nothing() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut letters = DeadLetters::open(directory.path(), 1 << 20, |_| Ok(Vec::new())).unwrap();
+        let draft = Draft::daemon(Time::default(), EventKind::Alert, serde_json::json!({ "what": "x" }));
+        let event = sealer().seal(draft);
+        letters.append(&[&event]).unwrap();
+        // What may only be written fails when it is read.
+        letters.file = OpenOptions::new().write(true).open(letters.path()).unwrap();
+        for told in [true, false] {
+            let tally = letters.deliver(8, |_| panic!("read"), |_| panic!("read")).unwrap();
+            assert_eq!((tally, letters.trouble().is_some()), (Tally::default(), told));
+        }
+        letters.append(&[&event]).unwrap();
+        drop(letters);
+        let mut letters = DeadLetters::open(directory.path(), 1 << 20, |_| Ok(Vec::new())).unwrap();
+        let mut taken = 0;
+        let take = |batch: &[Event]| {
+            taken += batch.len();
+            Ok(())
+        };
+        let tally = letters.deliver(8, take, |tally| {
+            assert_eq!(tally.events, 2);
+            event.clone()
+        });
+        assert_eq!((tally.unwrap().events, taken), (2, 3));
     }
 }

@@ -3,7 +3,7 @@
 //! While the log refuses, events wait in memory or, if there is a second path, in a file there, which survives a crash.
 //! Either way they go into the log in their order once it takes them again, and behind them the record of the gap.
 
-use super::dead_letters::DeadLetters;
+use super::dead_letters::{DeadLetters, Tally};
 use super::event::{Event, Sealer};
 use super::sink::{EventSink, SinkError};
 use crate::core::draft::{Draft, EventKind, TripRef};
@@ -35,6 +35,8 @@ struct Outage {
     since: Time,
     error: SinkError,
     delayed: u64,
+    /// Of these, those that were damaged on the second path.
+    damaged: u64,
 }
 
 /// Writes events.
@@ -46,6 +48,8 @@ pub struct Journal<S> {
     outage: Option<Outage>,
     retry_at_ns: u64,
     retry_after_ns: u64,
+    /// Lost for want of room and not told yet.
+    lost: u64,
 }
 
 impl<S: EventSink> Journal<S> {
@@ -59,6 +63,7 @@ impl<S: EventSink> Journal<S> {
             outage: None,
             retry_at_ns: 0,
             retry_after_ns: FIRST_RETRY_NS,
+            lost: 0,
         }
     }
 
@@ -74,9 +79,8 @@ impl<S: EventSink> Journal<S> {
             let trip = draft.trip;
             self.queue.push_back((self.sealer.seal(draft), trip));
         }
-        if lost > 0 {
-            self.tell(Draft::daemon(now, EventKind::Loss, json!({ "what": "events", "events_lost": lost })));
-        }
+        // Told once the log takes it: one event for each time that it was tried would fill the memory as well.
+        self.lost += lost;
         let mut outcome = Outcome::default();
         let mut error = None;
         if now.mono_ns >= self.retry_at_ns {
@@ -115,10 +119,24 @@ impl<S: EventSink> Journal<S> {
     /// Everything that waits goes into the log.
     fn flush(&mut self, now: Time, outcome: &mut Outcome) -> Result<(), SinkError> {
         if let Some(letters) = &mut self.dead_letters {
-            let sink = &mut self.sink;
-            letters.deliver(BATCH_EVENTS, |batch| sink.append(batch))?;
+            let (sink, sealer) = (&mut self.sink, &mut self.sealer);
+            let take = |batch: &[Event]| sink.append(batch);
+            let tally = letters.deliver(BATCH_EVENTS, take, |tally| sealer.seal(inherited(tally, now)))?;
+            if let Some(outage) = &mut self.outage {
+                outage.damaged += tally.damaged;
+            }
+            let path = letters.path().display().to_string();
+            if let Some(error) = letters.trouble() {
+                let data = json!({ "what": "dead_letters_unreadable", "path": path, "error": error });
+                self.tell(Draft::daemon(now, EventKind::Alert, data));
+            }
         }
         self.drain(outcome)?;
+        let lost = std::mem::take(&mut self.lost);
+        if lost > 0 {
+            self.tell(Draft::daemon(now, EventKind::Loss, json!({ "what": "events", "events_lost": lost })));
+            self.drain(outcome)?;
+        }
         if let Some(outage) = self.outage.take() {
             self.tell(outage.ended(now));
             // The gap's own record may find the disk full again.
@@ -147,7 +165,7 @@ impl<S: EventSink> Journal<S> {
             return;
         }
         let delayed = self.queue.len() as u64;
-        self.outage = Some(Outage { since: now, error: error.clone(), delayed });
+        self.outage = Some(Outage { since: now, error: error.clone(), delayed, damaged: 0 });
         let place = self.dead_letters.as_ref().map(|letters| letters.path().display().to_string());
         let data = json!({ "what": "log_refuses", "error": error.message, "dead_letters": place });
         self.tell(Draft::daemon(now, EventKind::Alert, data));
@@ -175,8 +193,21 @@ impl Outage {
             "since": rfc3339(self.since.wall_ns),
             "seconds": (now.mono_ns.saturating_sub(self.since.mono_ns)) as f64 / 1e9,
             "events_delayed": self.delayed,
+            "events_damaged": self.damaged,
             "error": self.error.message,
         });
         Draft::daemon(now, EventKind::Loss, data)
     }
+}
+
+/// A gap that an earlier daemon did not see the end of.
+fn inherited(tally: &Tally, now: Time) -> Draft {
+    let data = json!({
+        "what": "log_gap",
+        "since": tally.since,
+        "events_delayed": tally.events,
+        "events_damaged": tally.damaged,
+        "error": "the daemon ended while the log took none",
+    });
+    Draft::daemon(now, EventKind::Loss, data)
 }

@@ -2,6 +2,7 @@
 
 use super::head::Head;
 use super::timestamp::Timestamp;
+use crate::core::draft::EventKind;
 use std::fmt;
 use std::net::IpAddr;
 use std::str::FromStr;
@@ -51,6 +52,21 @@ impl EventQuery {
                 || self.types.iter().any(|wanted| wanted.eq_ignore_ascii_case(head.kind())))
             && self.correlation.as_deref().is_none_or(|wanted| head.ids().contains(&Some(wanted)))
             && self.endpoint.is_none_or(|wanted| head.endpoint().is_some_and(|found| wanted.admits(found)))
+    }
+}
+
+/// The name of a type of events, in any case.
+///
+/// # Errors
+///
+/// When there is none of that name; the names that there are.
+pub fn event_type(name: &str) -> Result<String, String> {
+    match EventKind::from_name(name) {
+        Some(kind) => Ok(kind.name().to_owned()),
+        None => {
+            let allowed = EventKind::ALL.map(EventKind::name).join(", ");
+            Err(format!("`{name}` is no type of events; allowed: {allowed}"))
+        }
     }
 }
 
@@ -118,6 +134,15 @@ mod tests {
         }
         let mapped: EndpointFilter = "::ffff:192.0.2.7".parse().unwrap();
         assert!(mapped.admits(("192.0.2.7".parse().unwrap(), 9)));
+    }
+
+    #[test]
+    fn a_type_that_there_is_not_is_told_with_those_that_there_are() {
+        assert_eq!(event_type("loss").as_deref(), Ok("LOSS"));
+        for wrong in ["", "LOSSES", "LOSS "] {
+            let error = event_type(wrong).unwrap_err();
+            assert!(error.contains("allowed: AGENT_INTERACTION, ") && error.contains(", LOSS, "), "{error}");
+        }
     }
 
     #[test]

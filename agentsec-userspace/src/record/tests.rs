@@ -137,7 +137,10 @@ fn the_second_path_takes_what_the_log_refuses_and_counts_as_recorded() {
     memory.make_room(100);
     let mut journal = Journal::new(memory.clone(), sealer(), Some(letters(path, 1 << 20, &memory)));
     assert!(journal.write(at(2), vec![draft(3)], 0).durable);
-    assert_eq!(memory.said(), ["0", "1", "log_refuses", "2", "3"]);
+    assert_eq!(memory.said(), ["0", "1", "log_refuses", "2", "log_gap", "3"]);
+    let gap = memory.0.borrow().0[4].event_data.clone();
+    assert_eq!((&gap["events_delayed"], &gap["events_damaged"]), (&4.into(), &0.into()));
+    assert_eq!(gap["since"], "2023-11-14T22:13:20.000000000Z");
     assert_eq!(std::fs::metadata(path.join(dead_letters::NAME)).unwrap().len(), 0);
 }
 
@@ -160,7 +163,9 @@ fn a_crash_at_any_byte_of_the_second_path_or_of_its_delivery_loses_and_doubles_n
             Journal::new(memory.clone(), sealer(), Some(letters(directory.path(), 1 << 20, &memory)));
         journal.write(at(1), vec![], 0);
         let kept = ends.iter().filter(|end| **end <= cut).count();
-        assert_eq!(memory.said(), ["0", "1", "2", "3", "log_refuses"][..kept], "cut at {cut}");
+        let mut said = memory.said();
+        assert_eq!(said.pop_if(|last| *last == "log_gap").is_some(), kept > 0, "cut at {cut}");
+        assert_eq!(said, ["0", "1", "2", "3", "log_refuses"][..kept], "cut at {cut}");
     }
     // Delivered, and dead before the file was emptied.
     let memory = Memory::with_room(100);
@@ -172,7 +177,55 @@ fn a_crash_at_any_byte_of_the_second_path_or_of_its_delivery_loses_and_doubles_n
         drop(journal);
         std::fs::write(&path, &whole).unwrap();
     }
-    assert_eq!(memory.said(), ["0", "1", "2", "3", "log_refuses"]);
+    assert_eq!(memory.said(), ["0", "1", "2", "3", "log_refuses", "log_gap", "log_gap"]);
+}
+
+#[test]
+fn any_damaged_byte_of_the_second_path_loses_one_event_and_is_counted() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join(dead_letters::NAME);
+    let nothing = Memory::default();
+    let mut journal =
+        Journal::new(nothing.clone(), sealer(), Some(letters(directory.path(), 1 << 20, &nothing)));
+    journal.write(at(0), vec![draft(0), draft(1)], 0);
+    drop(journal);
+    let whole = std::fs::read(&path).unwrap();
+    let second = whole.iter().position(|byte| *byte == b'\n').unwrap() + 1;
+    for (place, new) in (0..second).flat_map(|place| [(place, 0xff), (place, whole[place] ^ 1)]) {
+        let mut bytes = whole.clone();
+        bytes[place] = new;
+        std::fs::write(&path, bytes).unwrap();
+        let memory = Memory::with_room(100);
+        let mut journal =
+            Journal::new(memory.clone(), sealer(), Some(letters(directory.path(), 1 << 20, &memory)));
+        assert!(journal.write(at(1), vec![], 0).durable, "byte {place}");
+        let said = memory.said();
+        // Without the end of its line the first takes the second with it.
+        let expected = if place + 1 == second {
+            &["log_refuses", "log_gap"][..]
+        } else {
+            &["1", "log_refuses", "log_gap"]
+        };
+        assert_eq!(said, expected, "byte {place}");
+        assert_eq!(memory.0.borrow().0[said.len() - 1].event_data["events_damaged"], 1, "byte {place}");
+    }
+}
+
+#[test]
+fn what_finds_no_room_while_the_log_refuses_x() {
+    let memory = Memory::default();
+    let mut journal = Journal::new(memory.clone(), sealer(), None);
+    let mut now = 0;
+    for _ in 0..5 {
+        journal.write(at(now), vec![], 3);
+        now += LATE;
+    }
+    assert_eq!(journal.waiting(), 2, "the first of them, and that the log refuses");
+    memory.make_room(10);
+    journal.write(at(now), vec![], 3);
+    assert_eq!(memory.said(), ["events", "log_refuses", "events", "log_gap"]);
+    let lost = |place: usize| memory.0.borrow().0[place].event_data["events_lost"].as_u64().unwrap();
+    assert_eq!((lost(0), lost(2)), (3, 15));
 }
 
 #[test]

@@ -9,7 +9,7 @@ use crate::record::entries::EventSource;
 use crate::record::evidence::EvidenceSource;
 use crate::record::evidence::source::log_directory;
 use crate::record::ocsf;
-use crate::record::query::EventQuery;
+use crate::record::query::{EventQuery, event_type};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use std::fs;
 use std::io::{self, Write};
@@ -39,7 +39,7 @@ pub(in crate::cli) struct Args {
     #[arg(long)]
     agent: Option<String>,
     /// Only of this type, or of several with commas between
-    #[arg(long = "type", value_name = "TYPE", value_delimiter = ',')]
+    #[arg(long = "type", value_name = "TYPE", value_delimiter = ',', value_parser = event_type)]
     types: Vec<String>,
     /// Only after this entry: the `metadata.sequence` of the last one that was taken
     #[arg(long, value_name = "ENTRY")]
@@ -63,10 +63,14 @@ impl Args {
             ..EventQuery::default()
         };
         let mut last = self.after;
-        let mut out = io::stdout().lock();
+        beyond(&log, last)?;
+        let (mut origin, mut out) = (None, io::stdout().lock());
         loop {
             // Before it is read, so that what comes meanwhile is read next.
             let stamp = log.stamp();
+            if is_other(&log, &mut origin)? {
+                last = None;
+            }
             export(&log, &query, self.format, &mut last, &mut out)?;
             if !self.follow {
                 return Ok(Exit::Ok);
@@ -76,6 +80,27 @@ impl Args {
             }
         }
     }
+}
+
+/// An entry that the log does not have cannot have been taken from it.
+fn beyond(log: &EvidenceSource, after: Option<u64>) -> Result<(), CliError> {
+    let size = log.size().map_err(|error| unreadable(&error))?;
+    let Some(after) = after.filter(|after| *after >= size) else { return Ok(()) };
+    let message = format!("--after {after}: the log has {size} entries, so this was an entry of another log");
+    Err(CliError::new(
+        Exit::NotFound,
+        message,
+        Some(
+            "without --after it is read from its start; a log that was set aside is in log.aside.N beside it",
+        ),
+    ))
+}
+
+/// Whether the log is another one than before, which is read from its start.
+fn is_other(log: &EvidenceSource, known: &mut Option<String>) -> Result<bool, CliError> {
+    let Some(origin) = log.origin().map_err(|error| unreadable(&error))? else { return Ok(false) };
+    let before = known.replace(origin);
+    Ok(before.is_some() && before != *known)
 }
 
 /// Writes the entries after `last` that are wanted, in whole lines only.
@@ -194,6 +219,28 @@ mod tests {
         let (mut last, mut out) = (Some(599), Vec::new());
         export(&source, &EventQuery::default(), Format::Ocsf, &mut last, &mut out).unwrap();
         assert_eq!(sequences(&out), [600]);
+    }
+
+    #[test]
+    fn a_log_in_the_place_of_another_is_noticed() {
+        let state = tempfile::tempdir().unwrap();
+        let directory = log_directory(state.path());
+        let mut origin = None;
+        let source = log_in(state.path(), true).unwrap();
+        assert!(!is_other(&source, &mut origin).unwrap(), "none is no other");
+        for round in 0..2 {
+            let Opened { mut log, .. } = EvidenceLog::open(&directory, "host").unwrap();
+            log.append(&[line(1), line(2)], true).unwrap();
+            assert!(!is_other(&source, &mut origin).unwrap(), "not signed yet");
+            log.close().unwrap();
+            assert_eq!(is_other(&source, &mut origin).unwrap(), round == 1);
+            assert!(!is_other(&source, &mut origin).unwrap());
+            assert!(beyond(&source, None).is_ok() && beyond(&source, Some(1)).is_ok());
+            let Err(CliError::Failed(failure)) = beyond(&source, Some(2)) else { panic!("taken") };
+            assert!(failure.message.contains("the log has 2 entries"), "{}", failure.message);
+            drop(log);
+            fs::rename(&directory, state.path().join(format!("away-{round}"))).unwrap();
+        }
     }
 
     #[test]

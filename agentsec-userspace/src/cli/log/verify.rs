@@ -45,7 +45,7 @@ impl Args {
         if report.removed > 0 {
             let log = EvidenceSource::in_state(&context.global.state_dir);
             let accounted = accounted_for(&log).map_err(|error| failed(error.into()))?;
-            report.findings.extend(unaccounted(report.removed, accounted));
+            report.findings.extend(unaccounted(&report, accounted));
         }
         let standing = trusted.standing(&report);
         if context.output.json {
@@ -78,10 +78,10 @@ impl Args {
 }
 
 /// Entries that are gone and of which no event says that retention let them go.
-fn unaccounted(removed: u64, accounted: u64) -> Option<Finding> {
-    let detail = format!("{removed} entries are gone, and the log's events account for {accounted} of them");
-    let finding = Finding { what: What::Missing, entry: Some(accounted), file: "removed".into(), detail };
-    (removed > accounted).then_some(finding)
+fn unaccounted(report: &Report, accounted: u64) -> Option<Finding> {
+    let entry = report.first_removed_from(accounted)?;
+    let detail = format!("it is gone, and the log's events account for the entries before {accounted} only");
+    Some(Finding { what: What::Missing, entry: Some(entry), file: "removed".into(), detail })
 }
 
 /// The report, for machines.

@@ -9,7 +9,7 @@ use super::log::LOCK_NAME;
 use super::merkle::{Hash, leaf_hash, root_of};
 use super::note::{Checkpoint, NoteFlaw, PublicKey};
 use super::source::read_wal;
-use super::tiles::{Kind, TILE_WIDTH, Tile, TileStore, entries_in, hashes_in, tile_at};
+use super::tiles::{Kind, TILE_WIDTH, Tile, TileStore, entries_in, hashes_in, readable_entries, tile_at};
 use super::tree::Frontier;
 use anyhow::{Context, Result};
 use serde::Serialize;
@@ -74,6 +74,9 @@ pub struct Report {
     pub anchored: u64,
     /// Entries whose bundle retention has removed; their hashes are there.
     pub removed: u64,
+    /// Which those are: the first of each run of them, and the one behind it.
+    #[serde(skip)]
+    pub removed_runs: Vec<(u64, u64)>,
     /// Bytes of entries hashed.
     pub bytes: u64,
     /// What is wrong, as it was found.
@@ -94,6 +97,20 @@ impl Report {
     #[must_use]
     pub fn first_bad(&self) -> Option<u64> {
         self.findings.iter().filter_map(|finding| finding.entry).min()
+    }
+
+    /// Of the entries that are gone, the first that is not before `accounted`.
+    #[must_use]
+    pub fn first_removed_from(&self, accounted: u64) -> Option<u64> {
+        self.removed_runs.iter().find(|(_, end)| *end > accounted).map(|(first, _)| accounted.max(*first))
+    }
+
+    fn remove(&mut self, first: u64, entries: u64) {
+        self.removed += entries;
+        match self.removed_runs.last_mut() {
+            Some((_, end)) if *end == first => *end += entries,
+            _ => self.removed_runs.push((first, first + entries)),
+        }
     }
 
     fn find(&mut self, what: What, entry: Option<u64>, file: impl Into<String>, detail: impl Into<String>) {
@@ -141,7 +158,9 @@ pub fn is_being_written(store: &TileStore) -> bool {
 
 fn check_once(store: &TileStore, key: &PublicKey, kept: &[Kept], heard: Heard<'_>) -> Result<Report> {
     let report = Report { origin: key.name().to_owned(), key: key.to_string(), ..Report::default() };
-    let mut check = Check { store, report, tree: Frontier::default(), heads: Vec::new(), agreed: 0 };
+    let mut check =
+        Check { store, report, tree: Frontier::default(), heads: Vec::new(), agreed: 0, removed_before: 0 };
+    check.removed();
     let own = check.own_checkpoint(key)?;
     check.kept_checkpoints(key, kept);
     if let Some(own) = own {
@@ -172,9 +191,18 @@ struct Check<'a> {
     heads: Vec<Head>,
     /// The size of the latest checkpoint that agreed.
     agreed: u64,
+    /// Bundles before this entry may be missing.
+    removed_before: u64,
 }
 
 impl Check<'_> {
+    fn removed(&mut self) {
+        match files::removed_before(self.store) {
+            Ok(entry) => self.removed_before = entry,
+            Err(error) => self.report.find(What::Damaged, None, files::REMOVED_NAME, format!("{error:#}")),
+        }
+    }
+
     fn own_checkpoint(&mut self, key: &PublicKey) -> Result<Option<Checkpoint>> {
         let Some(signed) = self.store.checkpoint().context("reading the checkpoint")? else {
             if self.store.root().join("tile").exists() {
@@ -311,8 +339,8 @@ impl Check<'_> {
         let width = entries.width as usize;
         let signed = tile.as_deref().and_then(hashes_in).filter(|hashes| hashes.len() == width);
         let Some(bundle) = bundle else {
-            if first + entries.width <= files::removed_before(self.store)? && signed.is_some() {
-                self.report.removed += entries.width;
+            if first + entries.width <= self.removed_before && signed.is_some() {
+                self.report.remove(first, entries.width);
             } else {
                 self.report.find(What::Missing, Some(first), entries.path(), "the file is missing");
             }
@@ -335,7 +363,8 @@ impl Check<'_> {
                 Ok(Some(found))
             }
             (found, Some(signed)) => {
-                let (what, at, detail) = difference(&found.unwrap_or_default(), &signed, &bundle);
+                let readable = || readable_entries(&bundle, width).into_iter().map(leaf_hash).collect();
+                let (what, at, detail) = difference(&found.unwrap_or_else(readable), &signed);
                 self.report.find(what, Some(first + at as u64), entries.path(), detail);
                 Ok(Some(signed))
             }
@@ -413,11 +442,8 @@ const fn what_of(flaw: NoteFlaw) -> What {
 }
 
 /// How the entries of a bundle differ from those that were signed, and where that begins.
-fn difference(found: &[Hash], signed: &[Hash], bundle: &[u8]) -> (What, usize, String) {
+fn difference(found: &[Hash], signed: &[Hash]) -> (What, usize, String) {
     let at = found.iter().zip(signed).take_while(|(found, signed)| found == signed).count();
-    if found.is_empty() && !bundle.is_empty() {
-        return (What::Changed, 0, "it is no bundle of entries any more".into());
-    }
     let rest = found.get(at).map_or(&[][..], |_| &found[at..]);
     let sorted = |hashes: &[Hash]| {
         let mut hashes = hashes.to_vec();

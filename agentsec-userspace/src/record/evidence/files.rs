@@ -27,7 +27,7 @@ pub struct Stray {
 /// When the file that says so cannot be read.
 pub fn removed_before(store: &TileStore) -> Result<u64> {
     match fs::read_to_string(store.root().join(REMOVED_NAME)) {
-        Ok(text) => text.trim_end().parse().with_context(|| format!("{REMOVED_NAME}: it is not a number")),
+        Ok(text) => text.trim_end().parse().context("it is not the number of an entry"),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(0),
         Err(error) => Err(error).context("reading what was removed"),
     }

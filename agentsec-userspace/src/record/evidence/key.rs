@@ -3,9 +3,9 @@
 use super::note::{PublicKey, Signer};
 use super::tiles::TileStore;
 use anyhow::{Context, Result, anyhow};
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::fs;
+use std::io;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 
 /// The secret half, in the log's directory.
@@ -48,20 +48,16 @@ pub fn make(store: &TileStore, origin: &str) -> Result<Signer> {
     getrandom::fill(&mut seed).map_err(|error| anyhow!("making a key: {error}"))?;
     let signer = Signer::new(origin, &seed)?;
     store.replace(KEY_NAME, format!("{}\n", signer.to_secret()).as_bytes()).context("writing the key")?;
-    write_public(store.root(), &signer.public())?;
+    write_public(store, &signer.public())?;
     Ok(signer)
 }
 
 /// Writes the public half, which everybody who may enter the directory may read.
-fn write_public(directory: &Path, key: &PublicKey) -> Result<()> {
-    let path = directory.join(PUBLIC_NAME);
-    let file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o644).open(&path);
-    let written = file.and_then(|mut file| {
-        writeln!(file, "{key}")?;
-        file.sync_all()?;
-        File::open(directory)?.sync_all()
-    });
-    written.with_context(|| format!("writing {}", path.display()))
+pub(super) fn write_public(store: &TileStore, key: &PublicKey) -> Result<()> {
+    store.replace(PUBLIC_NAME, format!("{key}\n").as_bytes()).context("writing the public key")?;
+    let path = store.root().join(PUBLIC_NAME);
+    let open = fs::Permissions::from_mode(0o644);
+    fs::set_permissions(&path, open).with_context(|| format!("opening {} to readers", path.display()))
 }
 
 /// The public half in the log's directory.

@@ -76,18 +76,6 @@ impl EvidenceLog {
         let lock = lock(directory)?;
         recover::open(store, host, lock)
     }
-
-    pub(super) fn assemble(
-        store: TileStore,
-        signer: Signer,
-        tree: Frontier,
-        bundle: Vec<u8>,
-        wal: Wal<File>,
-        lock: File,
-    ) -> Self {
-        let published = tree.size();
-        Self { store, wal, signer, tree, bundle, full: Vec::new(), published, _lock: lock }
-    }
 }
 
 /// Locks the log against other writers.
@@ -109,6 +97,18 @@ fn lock(directory: &Path) -> Result<File> {
 }
 
 impl<S: Storage> EvidenceLog<S> {
+    pub(super) fn assemble(
+        store: TileStore,
+        signer: Signer,
+        tree: Frontier,
+        bundle: Vec<u8>,
+        wal: Wal<S>,
+        lock: File,
+    ) -> Self {
+        let published = tree.size();
+        Self { store, wal, signer, tree, bundle, full: Vec::new(), published, _lock: lock }
+    }
+
     /// Entries.
     #[must_use]
     pub const fn size(&self) -> u64 {
@@ -155,6 +155,10 @@ impl<S: Storage> EvidenceLog<S> {
         }
         if self.wal.bytes() >= WAL_FULL_BYTES {
             self.publish()?;
+        }
+        if self.wal.is_unsure() {
+            // Every entry is in memory still. Nothing may be acknowledged behind one that the disk does not have.
+            self.close()?;
         }
         let appended = self.wal.append(&wal::frame(self.size(), entries), durable);
         if appended.is_err() {

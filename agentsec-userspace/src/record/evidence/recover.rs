@@ -70,20 +70,13 @@ struct Begun {
 fn begin(store: &TileStore, host: &str) -> Result<Begun> {
     let Some(signed) = store.checkpoint()? else {
         let wal = fs::metadata(store.root().join(WAL_NAME)).map(|found| found.len()).unwrap_or(0);
-        if key::read(store.root()).is_err() {
-            return Err(contradiction("its key is no key, or others can read it"));
-        }
-        if key::read(store.root())?.is_none() && wal > 0 {
+        if own_key(store)?.is_none() && wal > 0 {
             return Err(contradiction("its key is missing"));
         }
         let signer = signer(store, host)?;
         return Ok(Begun { signer, tree: Frontier::default(), bundle: Vec::new(), rebuilt: false });
     };
-    let signer = match key::read(store.root()) {
-        Ok(Some(signer)) => signer,
-        Ok(None) => return Err(contradiction("its key is missing")),
-        Err(error) => return Err(contradiction(format!("{error:#}"))),
-    };
+    let signer = own_key(store)?.ok_or_else(|| contradiction("its key is missing"))?;
     let checkpoint = signer.public().checkpoint(&signed);
     let checkpoint = checkpoint.map_err(|flaw| contradiction(format!("its checkpoint: {flaw}")))?;
     let bundle = last_bundle(store, checkpoint.size)?;
@@ -92,6 +85,24 @@ fn begin(store: &TileStore, host: &str) -> Result<Begun> {
     }
     let tree = rebuild(store, &checkpoint)?;
     Ok(Begun { signer, tree, bundle, rebuilt: true })
+}
+
+/// The log's key. One that is no key, that others can read or that nobody can read does not continue the log.
+fn own_key(store: &TileStore) -> Result<Option<Signer>> {
+    key::read(store.root()).map_err(|error| contradiction(format!("{error:#}")))
+}
+
+/// Writes the public half again if it is not that of the key: a crash at the first start may have left none, and without it nobody
+/// can check anything.
+fn publish_key(store: &TileStore, signer: &Signer) -> Option<Value> {
+    let public = signer.public();
+    let why = match key::read_public(store.root()) {
+        Ok(found) if found == public => return None,
+        Ok(found) => format!("it was {found}"),
+        Err(error) => format!("{error:#}"),
+    };
+    let written = key::write_public(store, &public).map_err(|error| format!("{error:#}"));
+    Some(json!({ "what": "public_key", "why": why, "key": public.to_string(), "error": written.err() }))
 }
 
 /// The entries of the last bundle of a tree of `size`.
@@ -180,13 +191,16 @@ fn continue_with(store: &TileStore, begun: Begun, lock: &File) -> Result<(Eviden
             json!({ "what": "tiles", "why": "made again from the entries, which the checkpoint covers" }),
         );
     }
+    amiss.extend(publish_key(store, &begun.signer));
     let mut storage = open_wal(store.root())?;
     let mut bytes = Vec::new();
     storage.read_to_end(&mut bytes).context("reading the write-ahead file")?;
     let signed = begun.tree.size();
     let contents = wal::read(&bytes, signed);
     let lock = lock.try_clone().context("keeping the lock")?;
-    let wal = Wal::new(storage, contents.good_bytes, contents.good_bytes + contents.torn_bytes);
+    let mut wal = Wal::new(storage, contents.good_bytes, contents.good_bytes + contents.torn_bytes);
+    // If the disk does not take it, neither does the file take more before all of it is in tiles.
+    let _ = wal.write_again(&bytes[..contents.good_bytes as usize]);
     let mut log = EvidenceLog::assemble(store.clone(), begun.signer, begun.tree, begun.bundle, wal, lock);
     let mut gap = false;
     for batch in contents.batches {

@@ -5,7 +5,7 @@
 
 use super::log::WAL_NAME;
 use super::note::Checkpoint;
-use super::tiles::{Kind, TILE_WIDTH, TileStore, entries_in, tile_at};
+use super::tiles::{Kind, TILE_WIDTH, TileStore, readable_entries, tile_at};
 use super::wal::{self, Batch};
 use crate::record::entries::{Entry, EventSource};
 use std::collections::VecDeque;
@@ -86,11 +86,11 @@ impl EvidenceSource {
         Checkpoint::parse(text).map(|checkpoint| checkpoint.size).map_err(io::Error::other)
     }
 
+    /// The entries of a bundle. Of a damaged one what can be read, so that it hides nothing of the others.
     fn bundle(&self, place: u64, size: u64) -> io::Result<Option<Vec<Vec<u8>>>> {
         let tile = tile_at(Kind::Entries, place, size);
         let Some(bytes) = self.store.read(tile)? else { return Ok(None) };
-        let entries =
-            entries_in(&bytes).ok_or_else(|| io::Error::other(format!("{} is damaged", tile.path())))?;
+        let entries = readable_entries(&bytes, tile.width as usize);
         Ok(Some(entries.into_iter().map(<[u8]>::to_vec).collect()))
     }
 

@@ -4,9 +4,14 @@ use super::check::{Kept, Report, What, check};
 use super::tiles::TileStore;
 use super::*;
 use crate::record::entries::EventSource;
+use crate::record::sink::Storage;
 use proptest::prelude::*;
+use std::cell::Cell;
 use std::fs;
+use std::io;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 
 fn open(directory: &Path) -> EvidenceLog {
     let Opened { log, amiss } = EvidenceLog::open(directory, "host").unwrap();
@@ -240,6 +245,33 @@ fn what_is_wrong_is_named_with_its_first_entry() {
 }
 
 #[test]
+fn a_damaged_bundle_hides_nothing_of_the_others() {
+    let log = made(600, 0);
+    let bundle = log.path().join("tile/entries/000");
+    let mut bytes = fs::read(&bundle).unwrap();
+    let third = 2 * (2 + entry(0).len());
+    bytes[third] = 0xff;
+    fs::write(&bundle, bytes).unwrap();
+    let source = EvidenceSource::new(log.path());
+    let all: Vec<_> = source.entries_from(0).unwrap().collect::<Result<_, _>>().unwrap();
+    let expected: Vec<u64> = (0..3).chain(256..600).collect();
+    assert_eq!(all.iter().map(|(number, _)| *number).collect::<Vec<_>>(), expected);
+    assert!(all.iter().all(|(number, line)| (*line == entry(*number)) == (*number != 2)));
+    let at = source.entries_at(&[1, 3, 599]).unwrap();
+    assert_eq!(at, [Some(entry(1)), None, Some(entry(599))]);
+    assert_eq!(found(&verdict(log.path(), &[])), [(What::Changed, Some(2))]);
+}
+
+#[test]
+fn a_file_of_what_was_removed_that_says_nothing_is_a_finding() {
+    let log = made(600, 0);
+    fs::write(log.path().join("removed"), "many\n").unwrap();
+    assert_eq!(found(&verdict(log.path(), &[])), [(What::Damaged, None)]);
+    fs::remove_file(log.path().join("tile/entries/001")).unwrap();
+    assert_eq!(found(&verdict(log.path(), &[])), [(What::Damaged, None), (What::Missing, Some(256))]);
+}
+
+#[test]
 fn entries_and_hashes_changed_together_contradict_the_signature() {
     let directory = made(600, 0);
     let path = directory.path();
@@ -348,6 +380,26 @@ fn a_missing_key_and_a_damaged_log_begin_a_new_one_beside_the_old() {
 }
 
 #[test]
+fn a_public_key_that_is_missing_cut_or_another_is_written_again_and_told() {
+    let (log, other) = (made(3, 1), made(1, 0));
+    let public = log.path().join("key.pub");
+    let right = fs::read(&public).unwrap();
+    let foreign = fs::read(other.path().join("key.pub")).unwrap();
+    for wrong in [None, Some(&b""[..]), Some(&right[..20]), Some(&foreign)] {
+        match wrong {
+            None => fs::remove_file(&public).unwrap(),
+            Some(bytes) => fs::write(&public, bytes).unwrap(),
+        }
+        let Opened { log: opened, amiss } = EvidenceLog::open(log.path(), "host").unwrap();
+        assert_eq!((opened.size(), amiss.len()), (3, 1));
+        assert_eq!((amiss[0]["what"].as_str(), amiss[0]["error"].is_null()), (Some("public_key"), true));
+        assert_eq!(fs::read(&public).unwrap(), right);
+        assert_eq!(fs::metadata(&public).unwrap().permissions().mode() & 0o777, 0o644);
+    }
+    drop(open(log.path()));
+}
+
+#[test]
 fn lost_hashes_are_made_again_from_the_entries() {
     let directory = made(600, 0);
     fs::remove_dir_all(directory.path().join("tile/1")).unwrap();
@@ -377,6 +429,60 @@ fn a_damaged_write_ahead_file_is_kept_and_told() {
     let Opened { log, amiss } = EvidenceLog::open(directory.path(), "host").unwrap();
     assert_eq!((log.size(), amiss[0]["what"].as_str()), (1, Some("write_ahead")));
     assert!(fs::read(amiss[0]["kept_as"].as_str().unwrap()).unwrap().starts_with(&bytes));
+}
+
+/// A disk whose system forgets what it could not write, and says so once.
+struct Forgetful {
+    disk: fs::File,
+    /// What was written since the last sync.
+    dirty: Vec<(u64, Vec<u8>)>,
+    fails: Rc<Cell<bool>>,
+}
+
+impl Storage for Forgetful {
+    fn write_at(&mut self, offset: u64, bytes: &[u8]) -> io::Result<usize> {
+        self.dirty.push((offset, bytes.to_vec()));
+        Ok(bytes.len())
+    }
+
+    fn sync(&mut self) -> io::Result<()> {
+        let dirty = std::mem::take(&mut self.dirty);
+        if self.fails.get() {
+            return Err(io::Error::other("EIO"));
+        }
+        dirty
+            .iter()
+            .try_for_each(|(offset, bytes)| Storage::write_at(&mut self.disk, *offset, bytes).map(drop))
+    }
+
+    fn set_length(&mut self, length: u64) -> io::Result<()> {
+        Storage::set_length(&mut self.disk, length)
+    }
+}
+
+#[test]
+fn nothing_is_acknowledged_behind_what_a_failed_sync_has_lost() {
+    let directory = scratch();
+    let store = TileStore::new(directory.path());
+    drop(open(directory.path()));
+    let (fails, lock) = (Rc::new(Cell::new(false)), fs::File::open(directory.path().join("lock")).unwrap());
+    let disk = fs::OpenOptions::new().write(true).open(directory.path().join("wal")).unwrap();
+    let disk = Forgetful { disk, dirty: Vec::new(), fails: Rc::clone(&fails) };
+    let signer = key::read(directory.path()).unwrap().unwrap();
+    let wal = wal::Wal::new(disk, 0, 0);
+    let mut log = EvidenceLog::assemble(store, signer, tree::Frontier::default(), Vec::new(), wal, lock);
+    log.append(&entries(0..3), true).unwrap();
+    log.append(&entries(3..6), false).unwrap();
+    fails.set(true);
+    assert!(log.append(&entries(6..7), true).is_err(), "its sync loses the entries before it as well");
+    assert!(log.append(&entries(6..7), true).is_err());
+    fails.set(false);
+    log.append(&entries(6..8), true).unwrap();
+    drop(log);
+    // The machine stops: what is on the disk is what there is.
+    assert_eq!(read(directory.path()), entries(0..8));
+    drop(open(directory.path()));
+    assert!(verdict(directory.path(), &[]).is_clean());
 }
 
 #[test]

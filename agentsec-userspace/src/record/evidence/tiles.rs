@@ -91,6 +91,22 @@ pub fn entries_in(mut bundle: &[u8]) -> Option<Vec<&[u8]>> {
     bundle.is_empty().then_some(entries)
 }
 
+/// What can be read of a bundle of so many entries that may be damaged: those before the damage, and the bytes from there on as
+/// one, as far as an entry can hold them.
+#[must_use]
+pub fn readable_entries(mut bundle: &[u8], width: usize) -> Vec<&[u8]> {
+    let mut entries = Vec::new();
+    while entries.len() < width && !bundle.is_empty() {
+        let whole = bundle
+            .split_first_chunk::<2>()
+            .and_then(|(length, rest)| rest.split_at_checked(u16::from_be_bytes(*length).into()));
+        let (entry, rest) = whole.unwrap_or((&bundle[..bundle.len().min(ENTRY_BYTES)], &[]));
+        entries.push(entry);
+        bundle = rest;
+    }
+    entries
+}
+
 /// The hashes of a tile; `None` when it is not one.
 #[must_use]
 pub fn hashes_in(tile: &[u8]) -> Option<Vec<Hash>> {

@@ -96,18 +96,43 @@ pub struct Wal<S> {
     good: u64,
     /// Where bytes that are not zero may end: behind `good` only after a batch has failed.
     end: u64,
+    /// A sync has failed: of what was written before it anything may be missing on the disk.
+    unsure: bool,
 }
 
 impl<S: Storage> Wal<S> {
     /// Over `storage` of so many bytes, of which `good` are whole frames. Whatever is behind those is written over.
     pub fn new(storage: S, good: u64, length: u64) -> Self {
-        Self { storage, good, end: length.max(good) }
+        Self { storage, good, end: length.max(good), unsure: false }
     }
 
     /// Bytes of whole frames.
     #[must_use]
     pub const fn bytes(&self) -> u64 {
         self.good
+    }
+
+    /// Writes again what was read of the file: whoever wrote it may have been told that it cannot be put on the disk, and nobody
+    /// after that is.
+    ///
+    /// # Errors
+    ///
+    /// When that fails again; the file is unsure then.
+    pub fn write_again(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.unsure = !bytes.is_empty();
+        if self.unsure {
+            write_all(&mut self.storage, 0, bytes)?;
+            self.storage.sync()?;
+        }
+        self.unsure = false;
+        Ok(())
+    }
+
+    /// Whether frames may be missing on the disk: the system gives up what it could not write, and the next sync works without
+    /// it. Nothing may be appended before the file has been emptied.
+    #[must_use]
+    pub const fn is_unsure(&self) -> bool {
+        self.unsure
     }
 
     /// Appends a frame, which with `durable` is on the disk afterwards.
@@ -119,9 +144,10 @@ impl<S: Storage> Wal<S> {
         self.cut()?;
         self.end = self.good + frame.len() as u64;
         write_all(&mut self.storage, self.good, frame)?;
-        // A failed sync may have lost pages and will not say so again: the batch counts as not written.
-        if durable {
-            self.storage.sync()?;
+        // A failed sync may have lost pages, also of frames before, and will not say so again.
+        if durable && let Err(error) = self.storage.sync() {
+            self.unsure = true;
+            return Err(error);
         }
         self.good = self.end;
         Ok(())
@@ -144,15 +170,23 @@ impl<S: Storage> Wal<S> {
     ///
     /// # Errors
     ///
-    /// When it cannot; frames may still be there then, which does no harm.
+    /// When it cannot; frames may still be there then, and the file is unsure.
     pub fn clear(&mut self) -> io::Result<()> {
         self.good = 0;
         if self.end > AREA_BYTES {
             self.storage.set_length(AREA_BYTES)?;
             self.end = AREA_BYTES;
         }
+        let end = self.end;
+        self.unsure = true;
         self.zero(0)?;
-        self.storage.sync()
+        if let Err(error) = self.storage.sync() {
+            // The zeros may be lost as well.
+            self.end = end;
+            return Err(error);
+        }
+        self.unsure = false;
+        Ok(())
     }
 
     fn zero(&mut self, from: u64) -> io::Result<()> {

@@ -1,6 +1,6 @@
 //! The thread that keeps the log within its bounds. Nobody waits for it.
 
-use super::intent::Intent;
+use super::intent::{Intent, accounted_for};
 use super::plan::{Plan, plan};
 use super::seal::{Total, sealed};
 use super::{remove, ship::Store};
@@ -11,10 +11,11 @@ use crate::core::draft::{Draft, EventKind};
 use crate::core::time::Time;
 use crate::record::anchor::consistent::{Newest, newest};
 use crate::record::anchor::service::covered;
+use crate::record::evidence::files::{REMOVED_NAME, removed_before};
 use crate::record::evidence::source::log_directory;
 use crate::record::evidence::tiles::{TILE_WIDTH, TileStore};
 use crate::record::evidence::{EvidenceSource, key};
-use anyhow::{Context as _, Result, anyhow};
+use anyhow::{Context as _, Result, anyhow, ensure};
 use serde_json::json;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};
@@ -179,10 +180,21 @@ impl Keeper {
         }
     }
 
-    /// Unlinks what a crash has left before `removed`.
+    /// Unlinks what a crash has left before `removed`, if the log's events say as well that it goes: a file is easily changed.
     fn sweep(&self) -> Result<()> {
-        let to = crate::record::evidence::files::removed_before(&self.store)?;
-        remove::steps(&self.store, to)?.into_iter().try_for_each(|step| remove::take(&self.store, step))
+        let to = removed_before(&self.store)?;
+        let steps = remove::steps(&self.store, to)?;
+        if steps.is_empty() {
+            return Ok(());
+        }
+        let source = EvidenceSource::in_state(&self.state_dir);
+        let accounted = accounted_for(&source).context("looking for the events of retention")?;
+        ensure!(
+            to <= accounted,
+            "{REMOVED_NAME} says that entries before {to} have gone, and events account for those before {accounted} only; \
+             nothing is removed"
+        );
+        steps.into_iter().try_for_each(|step| remove::take(&self.store, step))
     }
 
     fn go_on(&mut self, now: Time, intent: Intent, newest: &Newest) -> Result<Done> {

@@ -148,6 +148,24 @@ fn old_bundles_go_after_their_event_is_signed_and_what_is_left_is_proved() {
 }
 
 #[test]
+fn what_is_gone_is_accounted_for_by_its_place_and_not_by_its_number() {
+    let site = Site::of(2000);
+    let entries = site.path().join("log/tile/entries");
+    let first = fs::read(entries.join("000")).unwrap();
+    let mut keeper = Keeper::new(site.path(), keep(1000));
+    site.record(&told(step(&mut keeper, at(2000))));
+    assert_eq!(step(&mut keeper, at(2000)).unwrap(), Done::Removed);
+    let (report, accounted) = (site.check(), accounted_for(&site.source()).unwrap());
+    assert_eq!((report.removed, accounted, report.first_removed_from(accounted)), (768, 768, None));
+    // As many as the event says are gone, and others: the first is back from the archive.
+    fs::write(entries.join("000"), first).unwrap();
+    fs::remove_file(entries.join("003")).unwrap();
+    fs::write(site.path().join("log/removed"), "1024\n").unwrap();
+    let report = site.check();
+    assert_eq!((report.removed, report.first_removed_from(accounted)), (768, Some(768)));
+}
+
+#[test]
 fn what_covers_it_bounds_what_may_go() {
     let site = Site::of(2000);
     let now = at(1_000_000);
@@ -283,11 +301,22 @@ fn a_crash_after_any_step_leaves_a_valid_log_and_the_next_start_finishes() {
 #[test]
 fn what_a_crash_left_before_removed_is_unlinked_and_nothing_else() {
     let site = Site::of(2000);
-    remove::take(&site.store(), remove::Step::Say(512)).unwrap();
+    let mut keeper = Keeper::new(site.path(), keep(1300));
+    let intent = told(step(&mut keeper, at(2000)));
+    site.record(&intent);
+    remove::take(&site.store(), remove::Step::Say(intent.to)).unwrap();
+    fs::remove_file(site.path().join(super::service::INTENT_NAME)).unwrap();
     assert_eq!(step(&mut Keeper::new(site.path(), LogConfig::default()), at(2000)).unwrap(), Done::Nothing);
-    assert_eq!(site.first_left(), 512);
-    assert_eq!(site.check().removed, 512);
-    assert_eq!(accounted_for(&site.source()).unwrap(), 0, "and no event says so");
+    assert_eq!((site.first_left(), site.check().removed), (intent.to, intent.to));
+}
+
+#[test]
+fn a_file_that_says_more_is_removed_than_events_do_removes_nothing() {
+    let site = Site::of(2000);
+    remove::take(&site.store(), remove::Step::Say(512)).unwrap();
+    let error = step(&mut Keeper::new(site.path(), LogConfig::default()), at(2000)).unwrap_err().to_string();
+    assert!(error.contains("before 512 have gone") && error.contains("before 0 only"), "{error}");
+    assert_eq!((site.first_left(), site.check().removed), (0, 0));
 }
 
 #[test]

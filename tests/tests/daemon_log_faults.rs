@@ -1,0 +1,208 @@
+//! The forensic log of a daemon whose disk or clock fails under it. Enforcement does not notice.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use agentsec_tests::daemon::{Daemon, Launch};
+use agentsec_tests::failing_disk::{BreakingDisk, Hanging, ThinDisk};
+use agentsec_tests::lab::Lab;
+use agentsec_tests::scene::{LONG, NAMES, Scene, config};
+use agentsec_tests::wait;
+use anyhow::{Context, Result, ensure};
+use serde_json::Value;
+
+fn verify(daemon: &Daemon) -> Result<(Option<i32>, Value)> {
+    let output = daemon.cli(&["log", "verify", "--json"])?;
+    let said = serde_json::from_slice(&output.stdout);
+    Ok((output.status.code(), said.with_context(|| String::from_utf8_lossy(&output.stderr).into_owned())?))
+}
+
+fn count(events: &[Value], kind: &str) -> usize {
+    events.iter().filter(|event| event["event_type"] == kind).count()
+}
+
+/// What the daemon says of the events that it cannot write; empty while all is well.
+fn alerts(daemon: &Daemon) -> Result<String> {
+    let alerts = daemon.status()?["daemon"]["alerts"].clone();
+    let alerts: Vec<String> = serde_json::from_value(alerts).context("alerts are texts")?;
+    Ok(alerts.into_iter().filter(|alert| alert.starts_with("events:")).collect())
+}
+
+#[test]
+fn what_was_acknowledged_outlives_a_disk_that_fails_for_a_while_and_a_machine_that_stops() -> Result<()> {
+    let lab = Lab::routed(1)?;
+    let behind = tempfile::tempdir()?;
+    let mut daemon = Launch::new(lab.host(), &config(1)).prepare()?;
+    let disk = ThinDisk::over(&daemon.paths().state(), behind.path())?;
+    daemon.begin()?;
+    daemon.wait_ready()?;
+    let mut scene = Scene { daemon, lab };
+    disk.fail()?;
+    // Reports are not synced; what an operator does is, and its sync tells of the room that they did not find.
+    let mut reports = 0;
+    wait::until("a log that refuses", LONG, || {
+        for _ in 0..40 {
+            let id = format!("job-{reports}-{}", "x".repeat(100));
+            let report = ["report", NAMES[0], "--id", &id, "--to", "queue"];
+            reports += usize::from(scene.daemon.cli_ok(&report).is_ok());
+        }
+        let alerts = alerts(&scene.daemon).ok()?;
+        (alerts.contains("they wait") || reports > 4000).then_some(())
+    })?;
+    scene.daemon.cli_ok(&["quarantine", NAMES[0], "--reason", "the disk fails"])?;
+    assert_eq!(scene.agent(0)?["state"], "OPEN");
+    disk.mend()?;
+    wait::until("a log that is well", LONG, || alerts(&scene.daemon).ok()?.is_empty().then_some(()))?;
+    scene.daemon.cli_ok(&["release", NAMES[0]])?;
+    scene.daemon.kill9()?;
+    disk.forget()?;
+    let (code, report) = verify(&scene.daemon)?;
+    assert_eq!((code, &report["findings"]), (Some(0), &Value::Array(Vec::new())), "{report}");
+    let events = scene.daemon.events()?;
+    assert_eq!(count(&events, "OPERATOR_COMMAND"), 2);
+    assert_eq!(count(&events, "AGENT_INTERACTION"), reports);
+    Ok(())
+}
+
+#[test]
+fn a_disk_that_breaks_hinders_no_enforcement_and_events_go_the_second_way() -> Result<()> {
+    let lab = Lab::routed(1)?;
+    let second = tempfile::tempdir()?;
+    let directory = second.path().to_str().context("a path")?;
+    let mut daemon = Launch::new(lab.host(), &config(1).set("log.dead_letters", directory)).prepare()?;
+    let disk = BreakingDisk::over(&daemon.paths().state())?;
+    daemon.begin()?;
+    daemon.wait_ready()?;
+    let mut scene = Scene { daemon, lab };
+    scene.daemon.cli_ok(&["shadow", NAMES[0]])?;
+    disk.fail()?;
+    scene.daemon.cli_ok(&["shadow", NAMES[0], "--off"])?;
+    scene.daemon.cli_ok(&["quarantine", NAMES[0], "--reason", "the disk is broken"])?;
+    assert_eq!(scene.agent(0)?["state"], "OPEN");
+    let said = alerts(&scene.daemon)?;
+    assert!(said.contains("Input/output error"), "{said}");
+    let letters = second.path().join("agentsec-dead-letters.jsonl");
+    let kept = wait::until("the command on the second path", LONG, || {
+        let kept = fs::read_to_string(&letters).ok()?;
+        kept.contains("the disk is broken").then_some(kept)
+    })?;
+    assert!(kept.contains("log_refuses"), "{kept}");
+    scene.daemon.kill9()?;
+    let _good = disk.rescue()?;
+    scene.daemon.restart()?;
+    assert_eq!(scene.agent(0)?["state"], "OPEN");
+    scene.daemon.terminate()?;
+    let (code, report) = verify(&scene.daemon)?;
+    assert_eq!(code, Some(0), "{report}");
+    let events = scene.daemon.events()?;
+    assert_eq!(count(&events, "OPERATOR_COMMAND"), 3, "each that was answered is in the log, once");
+    assert_eq!(fs::metadata(&letters)?.len(), 0);
+    Ok(())
+}
+
+#[test]
+fn a_disk_that_hangs_keeps_no_operator_waiting_and_nothing_is_lost() -> Result<()> {
+    let lab = Lab::routed(1)?;
+    let mut daemon = Launch::new(lab.host(), &config(1)).prepare()?;
+    let _disk = BreakingDisk::over(&daemon.paths().state())?;
+    daemon.begin()?;
+    daemon.wait_ready()?;
+    let mut scene = Scene { daemon, lab };
+    let hanging = Hanging::at(&scene.daemon.paths().state())?;
+    // Each of these would end after 15 s with an error.
+    for _ in 0..2 {
+        scene.daemon.cli_ok(&["quarantine", NAMES[0], "--reason", "the disk hangs"])?;
+        assert_eq!(scene.agent(0)?["state"], "OPEN");
+        scene.daemon.cli_ok(&["release", NAMES[0]])?;
+    }
+    scene.daemon.cli_ok(&["quarantine", NAMES[0], "--reason", "the last"])?;
+    let alerts = scene.daemon.status()?["daemon"]["alerts"].to_string();
+    assert!(alerts.contains("the disk does not answer"), "{alerts}");
+    drop(hanging);
+    wait::until("a disk that answers", LONG, || {
+        let status = scene.daemon.status().ok()?;
+        (!status["daemon"]["alerts"].to_string().contains("the disk does not answer")).then_some(())
+    })?;
+    scene.daemon.kill9()?;
+    scene.daemon.restart()?;
+    assert_eq!(scene.agent(0)?["state"], "OPEN");
+    scene.daemon.terminate()?;
+    assert_eq!(count(&scene.daemon.events()?, "OPERATOR_COMMAND"), 5);
+    let (code, report) = verify(&scene.daemon)?;
+    assert_eq!(code, Some(0), "{report}");
+    Ok(())
+}
+
+/// The library that tells the programs that it is loaded into another time.
+fn faketime() -> Result<PathBuf> {
+    let libraries = fs::read_dir("/usr/lib")?.flatten().map(|entry| entry.path());
+    let mut found =
+        libraries.map(|path| path.join("faketime/libfaketimeMT.so.1")).filter(|path| path.exists());
+    found.next().context("no libfaketime below /usr/lib")
+}
+
+/// Puts the wall clock of the daemon so far ahead, or back.
+fn step(clock: &Path, offset: &str) -> Result<()> {
+    let beside = clock.with_extension("new");
+    fs::write(&beside, format!("{offset}\n"))?;
+    Ok(fs::rename(beside, clock)?)
+}
+
+#[test]
+fn a_wall_clock_that_steps_changes_no_circuit_and_no_order_of_the_log() -> Result<()> {
+    let lab = Lab::routed(1)?;
+    let directory = tempfile::tempdir()?;
+    let clock = directory.path().join("clock");
+    step(&clock, "+0")?;
+    let probing = config(1).set("breaker.auto_probe", true);
+    let probing = probing.set("breaker.cooldown", "50m").set("breaker.max_cooldown", "50m");
+    let daemon = Launch::new(lab.host(), &probing)
+        .environment("LD_PRELOAD", faketime()?)
+        .environment("FAKETIME_TIMESTAMP_FILE", &clock)
+        .environment("FAKETIME_NO_CACHE", "1")
+        .environment("FAKETIME_DONT_FAKE_MONOTONIC", "1")
+        .start()?;
+    let mut scene = Scene { daemon, lab };
+    let (mut told, mut steps) = (Vec::new(), 0);
+    for offset in ["-10d", "+400d", "-30d", "+0"] {
+        step(&clock, offset)?;
+        let reason = format!("at {offset}");
+        scene.daemon.cli_ok(&["quarantine", NAMES[0], "--reason", &reason])?;
+        steps += 1;
+        told.push(reason);
+        step(&clock, "+30d")?;
+        // Longer than a tick, and in the clock's eyes longer than any cool-down.
+        std::thread::sleep(Duration::from_millis(300));
+        assert_eq!(scene.agent(0)?["state"], "OPEN", "{offset}");
+        step(&clock, offset)?;
+        scene.daemon.cli_ok(&["release", NAMES[0]])?;
+    }
+    let of_last =
+        scene.daemon.cli_ok(&["events", "--since", "1h", "--type", "operator_command", "--json"])?;
+    assert_eq!(of_last.lines().count(), 2, "by the time that it had then: {of_last}");
+    scene.daemon.terminate()?;
+    let events = scene.daemon.events()?;
+    assert_eq!(count(&events, "OPERATOR_COMMAND"), 2 * steps);
+    let text = |event: &Value, key: &str| event[key].as_str().unwrap_or_default().to_owned();
+    let mut ids: Vec<String> = events.iter().map(|event| text(event, "event_id")).collect();
+    ids.sort();
+    ids.dedup();
+    assert_eq!(ids.len(), events.len(), "no id twice");
+    let commands: Vec<&Value> =
+        events.iter().filter(|event| event["event_data"]["command"] == "quarantine").collect();
+    let reasons: Vec<String> = commands.iter().map(|event| text(&event["event_data"], "reason")).collect();
+    assert_eq!(reasons, told, "in the order in which they were given");
+    let mono: Vec<u64> = commands.iter().filter_map(|event| event["monotonic_ns"].as_u64()).collect();
+    ensure!(mono.len() == steps && mono.is_sorted(), "{mono:?}");
+    let times: Vec<String> = commands.iter().map(|event| text(event, "timestamp")).collect();
+    ensure!(times[0] < times[1] && times[1] > times[2] && times[2] < times[3], "{times:?}");
+    let (code, report) = verify(&scene.daemon)?;
+    assert_eq!(code, Some(0), "{report}");
+    // The index answers the same as the log.
+    let all = ["events", "--offline", "--agent", NAMES[0]];
+    let before = scene.daemon.cli_ok(&all)?;
+    scene.daemon.cli_ok(&["log", "reindex"])?;
+    assert_eq!(scene.daemon.cli_ok(&all)?, before);
+    Ok(())
+}
