@@ -130,6 +130,7 @@ impl Stage {
         let measured = gauge.finish(&self.lab, plan::LIMIT_BYTES)?;
         let restored = Instant::now();
         self.bring_back(screen)?;
+        self.ask_the_log(screen)?;
         let times = Times { work, attack, killed, restored, end: Instant::now() };
         let report = Report::new(measured, &self.watch, &self.journals, &times, doors, counted);
         report.show(screen);
@@ -177,6 +178,18 @@ impl Stage {
             watch.agents.iter().all(|seen| seen.state() == "CLOSED")
         })?;
         self.watch_for(plan::AFTERWARDS, screen)
+    }
+
+    /// What an operator finds afterwards.
+    fn ask_the_log(&self, screen: &mut Screen) -> Result<()> {
+        let scout = PARTS[SCOUT].id;
+        for question in [&["bundle", "list"][..], &["chain", "--agent", scout], &["log", "verify"]] {
+            screen.note(&format!("$ agentsec {}", question.join(" ")));
+            for line in self.daemon.cli_ok(question)?.lines().take(plan::ANSWER_LINES) {
+                screen.print(&format!("           {line}"));
+            }
+        }
+        Ok(())
     }
 
     fn end(mut self, report: &Report, options: Options, screen: &mut Screen) -> Result<bool> {

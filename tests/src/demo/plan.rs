@@ -19,6 +19,8 @@ pub(super) const STRUGGLE: Duration = Duration::from_secs(4);
 pub(super) const CLOSED_WITHIN: Duration = Duration::from_secs(15);
 /// How long everybody is watched after that.
 pub(super) const AFTERWARDS: Duration = Duration::from_secs(3);
+/// The most that is shown of what a command answers.
+pub(super) const ANSWER_LINES: usize = 14;
 
 /// Wire bytes that the exfiltrating agent may send in its window of a minute.
 pub(super) const LIMIT_BYTES: u64 = 24_000_000;
