@@ -86,7 +86,9 @@ impl Args {
 fn beyond(log: &EvidenceSource, after: Option<u64>) -> Result<(), CliError> {
     let size = log.size().map_err(|error| unreadable(&error))?;
     let Some(after) = after.filter(|after| *after >= size) else { return Ok(()) };
-    let message = format!("--after {after}: the log has {size} entries, so this was an entry of another log");
+    let message = format!(
+        "--after {after}: the log has {size} entries, so this was an entry of another log, or one that a crash has cut off"
+    );
     Err(CliError::new(
         Exit::NotFound,
         message,
