@@ -2,6 +2,7 @@
 
 use super::head::Head;
 use super::timestamp::Timestamp;
+use crate::core::EventKind;
 use std::fmt;
 use std::net::IpAddr;
 use std::str::FromStr;
@@ -28,6 +29,26 @@ pub struct EventQuery {
 }
 
 impl EventQuery {
+    /// Whether somebody can have meant it: a slip must not look like a log in which nothing happened.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong, with what is allowed.
+    pub fn check(&self) -> Result<(), String> {
+        let is_known =
+            |wanted: &&String| EventKind::ALL.iter().any(|kind| kind.name().eq_ignore_ascii_case(wanted));
+        if let Some(unknown) = self.types.iter().find(|wanted| !is_known(wanted)) {
+            let all = EventKind::ALL.map(EventKind::name).join(", ");
+            return Err(format!("type: there is no type {unknown:?} of events; allowed are {all}"));
+        }
+        match (self.since, self.until) {
+            (Some(since), Some(until)) if since >= until => {
+                Err(format!("until: {until} is not after {since}, which `since` says"))
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// Whether it wants every line, even one that is no event.
     #[must_use]
     pub fn wants_all(&self) -> bool {
@@ -118,6 +139,27 @@ mod tests {
         }
         let mapped: EndpointFilter = "::ffff:192.0.2.7".parse().unwrap();
         assert!(mapped.admits(("192.0.2.7".parse().unwrap(), 9)));
+    }
+
+    #[test]
+    fn a_slip_is_no_question() {
+        let of = |types: &[&str]| EventQuery {
+            types: types.iter().map(|kind| (*kind).to_owned()).collect(),
+            ..EventQuery::default()
+        };
+        assert_eq!(of(&[]).check(), Ok(()));
+        assert_eq!(of(&["agent_Interaction", "LOSS"]).check(), Ok(()));
+        for wrong in [&["LOSS", "LOSSES"][..], &[""]] {
+            let said = of(wrong).check().unwrap_err();
+            assert!(said.starts_with("type") && said.contains("SECURITY_VIOLATION"), "{said}");
+        }
+        let between = |since, until| EventQuery {
+            since: Some(Timestamp(since)),
+            until: Some(Timestamp(until)),
+            ..EventQuery::default()
+        };
+        assert_eq!(between(1, 2).check(), Ok(()));
+        assert!(between(2, 2).check().unwrap_err().starts_with("until"));
     }
 
     #[test]
