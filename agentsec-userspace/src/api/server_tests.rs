@@ -222,10 +222,10 @@ async fn a_report_goes_to_the_loop_and_unknown_fields_are_refused() {
 async fn events_stream_and_end_with_the_server() {
     let fixture = open_fixture();
     let mut log = EvidenceLog::open(&fixture.run.path().join("log"), "host").unwrap().log;
-    log.append(&["{\"event_type\":\"A\",\"agent_id\":\"a b\"}", "{\"event_type\":\"B\"}"], true).unwrap();
+    log.append(&["{\"event_type\":\"LOSS\",\"agent_id\":\"a b\"}", "{\"event_type\":\"B\"}"], true).unwrap();
     let all = collect(&fixture.client, "/v1/events").await.unwrap();
     assert_eq!(all.lines().count(), 2);
-    let chosen = format!("/v1/events?agent={}&type=A,C", escaped("a b"));
+    let chosen = format!("/v1/events?agent={}&type=loss,ALERT", escaped("a b"));
     assert_eq!(collect(&fixture.client, &chosen).await.unwrap().lines().count(), 1);
     assert_eq!(
         code(collect(&fixture.client, "/v1/events?since=x").await.unwrap_err()),
@@ -233,6 +233,10 @@ async fn events_stream_and_end_with_the_server() {
     );
     assert_eq!(
         code(collect(&fixture.client, "/v1/events?x=1").await.unwrap_err()),
+        RequestErrorCode::Invalid
+    );
+    assert_eq!(
+        code(collect(&fixture.client, "/v1/events?type=LOSSES").await.unwrap_err()),
         RequestErrorCode::Invalid
     );
     let mut following = fixture.client.stream("/v1/events?follow=true&limit=1").await.unwrap();

@@ -43,7 +43,7 @@ impl EventQuery {
         }
         match (self.since, self.until) {
             (Some(since), Some(until)) if since >= until => {
-                Err(format!("until: {until} is not after {since}, which `since` says"))
+                Err(format!("{until}, where the time ends, is not after {since}, where it begins"))
             }
             _ => Ok(()),
         }
@@ -159,7 +159,7 @@ mod tests {
             ..EventQuery::default()
         };
         assert_eq!(between(1, 2).check(), Ok(()));
-        assert!(between(2, 2).check().unwrap_err().starts_with("until"));
+        assert!(between(2, 2).check().unwrap_err().contains("is not after"));
     }
 
     #[test]
