@@ -22,7 +22,6 @@ mod reload;
 mod report;
 mod roster;
 mod samples;
-mod saver;
 mod signals;
 mod start;
 mod state;
@@ -66,9 +65,6 @@ use state::StateFile;
 
 /// How often filters are looked for whose removal the bell may have missed, nanoseconds.
 const REPAIR_NS: u64 = 5_000_000_000;
-
-/// The most that each file is waited for when the daemon stops.
-const LAST_SAVE: Duration = Duration::from_secs(10);
 
 /// Notices handled before anything else gets its turn.
 const NOTICES_PER_TURN: usize = 256;
@@ -243,7 +239,6 @@ impl Daemon {
         self.keep_times(now, &observations);
         self.handle(now, Input::Observed(observations));
         self.keep_interactions(now);
-        self.tell_trouble("state", self.state.trouble());
         self.keep_recorders(now);
         if now.mono_ns >= self.next_reclaim_ns {
             self.next_reclaim_ns = now.mono_ns + 1_000_000_000;
@@ -314,7 +309,6 @@ impl Daemon {
         self.record(now, Draft::daemon(now, EventKind::DaemonStopped, data));
         self.state.touch();
         self.save();
-        self.state.wait(LAST_SAVE);
         if !self.log.close() {
             eprintln!("agentsec: the log could not be ended in time; its next writer takes up what it finds");
         }

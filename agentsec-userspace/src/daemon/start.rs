@@ -31,7 +31,7 @@ use super::networks::Networks;
 use super::reload::install_profiles;
 use super::roster::Roster;
 use super::state::StateFile;
-use super::{Daemon, RunOptions, told};
+use super::{Daemon, RunOptions};
 
 impl Daemon {
     /// Loads or takes over, and puts the configuration into force.
@@ -50,7 +50,6 @@ impl Daemon {
         // The pins' lock also keeps a second daemon from the files.
         let mut kernel = Kernel::open(&pins, &capacities(&config))?;
         let state = StateFile::open(&options.state_dir)?;
-        let told_of = told::saver(&options.state_dir)?;
         let log = open_log(&options.state_dir, &config, &boot_id)
             .with_context(|| format!("cannot open the log in {}", options.state_dir.display()))?;
         let amiss = log.amiss;
@@ -69,7 +68,7 @@ impl Daemon {
             flows: Flows::default(),
             recent: BTreeMap::new(),
             samples: super::Samples::default(),
-            interactions: Interactions::new(config.interactions.settings, told_of),
+            interactions: Interactions::new(config.interactions.settings),
             recorders: super::Recorders::start(&options, host_name()),
             recovery: None,
             outside: super::outside::Outside::default(),

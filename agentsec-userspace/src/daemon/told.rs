@@ -2,16 +2,15 @@
 //! connections' own numbers, which are gone when the machine stops; so it is not synced, and one of another boot is not read.
 
 use std::borrow::Cow;
-use std::fs::File;
-use std::io;
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 
 use crate::core::interaction::Remembered;
-
-use super::saver::{Saver, Target};
 
 const NAME: &str = "flows.json";
 /// The most that is read: more than all connections that there can be in a list of the default size.
@@ -44,25 +43,26 @@ pub(super) fn read(directory: &Path, boot_id: &str) -> Result<Vec<Remembered>> {
     Ok(if document.boot_id == boot_id { document.flows.into_owned() } else { Vec::new() })
 }
 
-/// What keeps it from now on.
+/// Keeps what was told. A crash of the daemon leaves the old file or the new one.
 ///
 /// # Errors
 ///
-/// When there is no thread for it.
-pub(super) fn saver(directory: &Path) -> Result<Saver> {
-    let target = Target { path: directory.join(NAME), is_synced: false };
-    Saver::start("flows", target).context("starting the thread that keeps what was told of connections")
-}
-
-/// What the file shall say.
-pub(super) fn document(boot_id: &str, flows: &[Remembered]) -> Result<Vec<u8>> {
-    Ok(serde_json::to_vec(&Document { boot_id: boot_id.into(), flows: flows.into() })?)
+/// When it cannot be written; the old one stays.
+pub(super) fn write(directory: &Path, boot_id: &str, flows: &[Remembered]) -> Result<()> {
+    let path = directory.join(NAME);
+    let beside = path.with_extension("json.new");
+    let bytes = serde_json::to_vec(&Document { boot_id: boot_id.into(), flows: flows.into() })?;
+    let replace = || {
+        let mut file = File::options().write(true).create(true).truncate(true).mode(0o600).open(&beside)?;
+        file.write_all(&bytes)?;
+        fs::rename(&beside, &path)
+    };
+    replace().with_context(|| format!("cannot write {}", path.display()))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::fs;
 
     #[test]
     fn what_was_told_is_kept_for_this_boot_only_and_a_spoilt_file_is_told() {
@@ -73,7 +73,7 @@ mod tests {
         });
         let flows: Vec<Remembered> = vec![serde_json::from_value(flow).unwrap()];
         assert_eq!(read(directory.path(), "boot").unwrap(), []);
-        fs::write(directory.path().join(NAME), document("boot", &flows).unwrap()).unwrap();
+        write(directory.path(), "boot", &flows).unwrap();
         assert_eq!(read(directory.path(), "boot").unwrap(), flows);
         assert_eq!(read(directory.path(), "another").unwrap(), []);
         fs::write(directory.path().join(NAME), "{").unwrap();
