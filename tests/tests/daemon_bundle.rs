@@ -254,6 +254,58 @@ fn a_bundle_that_was_altered_is_found_and_not_exported() -> Result<()> {
     Ok(())
 }
 
+#[test]
+fn a_quiet_agents_bundle_says_of_every_part_what_it_is() -> Result<()> {
+    let config = config(2).set("profiles.still.recorder.mode", "off").of_agent("profile", "still");
+    let scene = Scene::routed(2, &config)?;
+    let bundle_of = |agent: &str| -> Result<String> {
+        scene.daemon.cli_ok(&["quarantine", agent, "--reason", "test"])?;
+        Ok(text(&wait_collected(&scene.daemon, agent, 1)?["event_data"]["bundle"]).to_owned())
+    };
+    let quiet = bundle_of(NAMES[0])?;
+    assert_eq!(items(&part(&scene.daemon, &quiet, "flows.json")?), [] as [Value; 0]);
+    let packets = scene.daemon.cli(&["bundle", "show", &quiet, "--part", "recorder.pcapng"])?.stdout;
+    assert_eq!(packets[..4], [0x0a, 0x0d, 0x0d, 0x0a], "a file of no packets");
+    let still = bundle_of(NAMES[1])?;
+    let shown = parsed(&scene.daemon, &["bundle", "show", &still, "--json"])?;
+    let parts = shown["manifest"]["parts"].as_array().context("parts")?;
+    let recorder = parts.iter().find(|part| part["name"] == "recorder.pcapng").context("the recorder")?;
+    assert_eq!(recorder["status"], "unavailable");
+    assert!(text(&recorder["reasons"][0]).contains("no recorder"), "{recorder}");
+    Ok(())
+}
+
+#[test]
+fn a_bundle_is_found_without_its_note_and_without_the_log() -> Result<()> {
+    let mut scene = Scene::routed(1, &config(1))?;
+    scene.daemon.cli_ok(&["quarantine", NAMES[0], "--reason", "test"])?;
+    let event = wait_collected(&scene.daemon, NAMES[0], 1)?;
+    let bundle = text(&event["event_data"]["bundle"]).to_owned();
+    let state = scene.daemon.paths().state();
+    let (file, log) = (state.join(text(&event["event_data"]["file"])), state.join("log"));
+    scene.daemon.kill9()?;
+    let (daemon, out) = (&scene.daemon, tempfile::tempdir()?);
+    let export = |name: &str, more: &[&str]| {
+        let to = out.path().join(name).display().to_string();
+        ends(daemon, &[&["bundle", "export", &bundle, "--to", &to], more].concat())
+    };
+    // Nothing vouches for the log's absence, so it is said; the bundle is there all the same.
+    fs::rename(&log, state.join("elsewhere"))?;
+    let (code, said) = export("a.tar", &[])?;
+    assert!(code == Some(5) && said.contains("there is no log"), "{said}");
+    let (code, said) = export("a.tar", &["--unverified"])?;
+    assert!(code == Some(0) && said.contains("UNVERIFIED"), "{said}");
+    assert_eq!(ends(daemon, &["bundle", "show", &bundle])?.0, Some(7));
+    fs::rename(state.join("elsewhere"), &log)?;
+    // The log's hash covers the archive, and nothing the note.
+    fs::write(file.with_file_name("about.json"), "{")?;
+    let (code, said) = ends(daemon, &["bundle", "list"])?;
+    assert!(code == Some(0) && said.contains("matches") && said.contains("about.json"), "{said}");
+    assert_eq!(export("b.tar", &[])?.0, Some(0));
+    assert_eq!(fs::read(out.path().join("b.tar"))?, fs::read(&file)?);
+    Ok(())
+}
+
 /// Makes a key of age with a program of others: the file with it, and its public half.
 fn age_key(directory: &Path, name: &str) -> Result<(PathBuf, String)> {
     let path = directory.join(name);

@@ -1,6 +1,6 @@
 //! A full disk, damaged files, and callers who may not.
 
-use std::fs;
+use std::fs::{self, File};
 use std::net::{IpAddr, Ipv4Addr};
 
 use agentsec::record::verify;
@@ -136,6 +136,30 @@ fn commands_do_not_wait_for_ever_for_a_daemon_that_is_stopped() -> Result<()> {
     let said = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(1), "{said}");
     assert!(!said.is_empty());
+    Ok(())
+}
+
+#[test]
+fn a_disk_that_hangs_stops_neither_operators_nor_the_breaker() -> Result<()> {
+    let scene = Scene::routed(2, &config(2))?;
+    let state = scene.daemon.paths().state().join("state.json");
+    let beside = state.with_extension("json.new");
+    // Opening it to write takes until somebody reads.
+    nix::unistd::mkfifo(&beside, nix::sys::stat::Mode::S_IRWXU)?;
+    scene.daemon.cli_ok(&["quarantine", NAMES[0], "--reason", "test", "--hold"])?;
+    assert_eq!(scene.agent(0)?["state"], "OPEN");
+    let says_so = |status: &Value| status["daemon"]["alerts"].to_string().contains("state:");
+    scene.daemon.wait_until("status says so", LONG, says_so)?;
+    scene.daemon.cli_ok(&["quarantine", NAMES[1], "--reason", "test", "--hold"])?;
+    assert_eq!(scene.agent(1)?["state"], "OPEN");
+    // The disk is well again.
+    let reader = File::options().read(true).write(true).open(&beside)?;
+    fs::remove_file(&beside)?;
+    drop(reader);
+    scene.daemon.wait_until("status is content", LONG, |status| !says_so(status))?;
+    let kept: Value = serde_json::from_slice(&fs::read(&state)?)?;
+    let held = kept["agents"].as_array().context("agents")?.iter().filter(|agent| agent["hold"] == true);
+    assert_eq!(held.count(), 2, "{kept}");
     Ok(())
 }
 

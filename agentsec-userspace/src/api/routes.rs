@@ -294,6 +294,7 @@ async fn read_events(
         endpoint: endpoint.map_err(|error: NotAnEndpoint| invalid(format!("endpoint: {error}")))?,
         limit: wanted.limit,
     };
+    query.check().map_err(invalid)?;
     shared.settle().await;
     let body = Body::from_stream(events(shared.log, shared.index, query));
     Ok(([(CONTENT_TYPE, "application/x-ndjson")], body).into_response())

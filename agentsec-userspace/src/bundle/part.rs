@@ -176,7 +176,8 @@ impl Paper {
         };
         let bytes = match sheet.raw {
             Some(raw) => raw,
-            None if is_empty => Vec::new(),
+            // Of what is complete, an empty list is the answer.
+            None if is_empty && status != Status::Complete => Vec::new(),
             None => {
                 let mut document = sheet.facts;
                 document.insert("items".into(), sheet.items.into());
@@ -238,6 +239,8 @@ mod tests {
         paper.raw(vec![0; 10]);
         let part = paper.finish("p", Ok(()), Duration::ZERO);
         assert_eq!((part.status, part.bytes.len()), (Status::Partial, 0));
+        let none = Paper::new(LONG, 9).finish("p", Ok(()), Duration::ZERO);
+        assert_eq!((none.status, none.bytes.as_slice()), (Status::Complete, &b"{\"items\":[]}\n"[..]));
         let paper = Paper::new(LONG, 999);
         paper.fact("sockets", 0);
         assert_eq!(paper.finish("p", Ok(()), Duration::ZERO).status, Status::Complete, "none is an answer");

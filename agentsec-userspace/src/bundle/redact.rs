@@ -1,29 +1,10 @@
 //! Secrets in command lines. Known ways of writing one are overwritten before anything reaches a disk; what is written in
 //! another way is not known to be one.
 
+use crate::core::secrets::{is_name_of_secret, is_of_name};
+
 /// What stands in a secret's place.
 pub const REDACTED: &[u8] = b"[redacted]";
-
-/// A name that contains one of these, in any case and with `-` for `_`, is a secret's.
-const NAMES: [&str; 17] = [
-    "password",
-    "passwd",
-    "passphrase",
-    "pwd",
-    "secret",
-    "token",
-    "apikey",
-    "api_key",
-    "access_key",
-    "accesskey",
-    "private_key",
-    "privatekey",
-    "credential",
-    "authorization",
-    "auth_key",
-    "bearer",
-    "cookie",
-];
 
 /// Flags whose value is `USER:PASSWORD`.
 const USERS: [&str; 4] = ["-u", "--user", "--proxy-user", "-U"];
@@ -35,35 +16,62 @@ pub fn redact(arguments: &[&[u8]]) -> (Vec<Vec<u8>>, usize) {
     let mut shown = Vec::with_capacity(arguments.len());
     let mut previous: &[u8] = b"";
     for argument in arguments {
-        let redacted = if is_flag_of_secret(previous) && !argument.starts_with(b"--") {
-            count += 1;
-            REDACTED.to_vec()
-        } else if USERS.iter().any(|flag| flag.as_bytes() == previous) && argument.contains(&b':') {
-            count += 1;
-            let colon = argument.iter().position(|byte| *byte == b':').unwrap_or_default();
-            [&argument[..=colon], REDACTED].concat()
-        } else {
-            within(argument, &mut count)
-        };
-        shown.push(redacted);
+        shown.push(match kept(previous, argument) {
+            Some(kept) => {
+                count += 1;
+                [&argument[..kept], REDACTED].concat()
+            }
+            None => words(&within(argument, &mut count), &mut count),
+        });
         previous = argument;
     }
     (shown, count)
+}
+
+/// How much is shown of an argument that is a secret because of the one before it.
+fn kept(previous: &[u8], argument: &[u8]) -> Option<usize> {
+    if is_flag_of_secret(previous) && !argument.starts_with(b"--") {
+        return Some(0);
+    }
+    let is_user = USERS.iter().any(|flag| flag.as_bytes() == previous);
+    let colon = argument.iter().position(|byte| *byte == b':').filter(|_| is_user)?;
+    Some(colon + 1)
 }
 
 /// Whether an argument is a flag such as `--token`, whose value comes next.
 fn is_flag_of_secret(argument: &[u8]) -> bool {
     argument.starts_with(b"-")
         && !argument.iter().any(|byte| matches!(byte, b'=' | b':' | b' '))
-        && is_name(argument)
+        && is_name_of_secret(argument)
 }
 
-fn is_name(name: &[u8]) -> bool {
-    let plain: String = name
-        .iter()
-        .map(|byte| if *byte == b'-' { '_' } else { char::from(byte.to_ascii_lowercase()) })
-        .collect();
-    NAMES.iter().any(|secret| plain.contains(secret))
+/// Overwrites secrets among the words of one argument, such as that of `sh -c`.
+fn words(argument: &[u8], count: &mut usize) -> Vec<u8> {
+    let (mut out, mut rest, mut previous) = (Vec::with_capacity(argument.len()), argument, &b""[..]);
+    while !rest.is_empty() {
+        let blank = rest.iter().take_while(|byte| byte.is_ascii_whitespace()).count();
+        let (blanks, more) = rest.split_at(blank);
+        let (word, more) = more.split_at(end_of_word(more));
+        out.extend_from_slice(blanks);
+        match kept(previous, word).filter(|_| !word.is_empty()) {
+            Some(kept) => {
+                out.extend_from_slice(&word[..kept]);
+                out.extend_from_slice(REDACTED);
+                *count += 1;
+            }
+            None => out.extend_from_slice(word),
+        }
+        (previous, rest) = (word, more);
+    }
+    out
+}
+
+/// How long the word is with which a text begins; one in quotes ends with them.
+fn end_of_word(text: &[u8]) -> usize {
+    let quote = text.first().copied().filter(|byte| matches!(byte, b'"' | b'\''));
+    let closing = quote.and_then(|quote| text[1..].iter().position(|byte| *byte == quote));
+    let blank = text.iter().position(u8::is_ascii_whitespace).unwrap_or(text.len());
+    closing.map_or(blank, |closing| closing + 2)
 }
 
 /// Overwrites the secrets within one argument: `name=value`, `name: value`, `"name":"value"` and `scheme://user:secret@host`,
@@ -76,8 +84,8 @@ fn within(argument: &[u8], count: &mut usize) -> Vec<u8> {
         out.extend_from_slice(before);
         rest = after;
         let name_begins =
-            out[..out.len() - 1].iter().rposition(|byte| !is_of_name(*byte)).map_or(0, |at| at + 1);
-        if is_name(&out[name_begins..out.len() - 1]) {
+            out[..out.len() - 1].iter().rposition(|byte| !is_of_quoted_name(*byte)).map_or(0, |at| at + 1);
+        if is_name_of_secret(&out[name_begins..out.len() - 1]) {
             let (blank, value) = value_of(rest, before.ends_with(b":"));
             if value > 0 {
                 out.extend_from_slice(&rest[..blank]);
@@ -123,8 +131,8 @@ fn value_of(rest: &[u8], is_header: bool) -> (usize, usize) {
 }
 
 /// Quotes belong to a name in JSON.
-fn is_of_name(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.' | b'"' | b'\'')
+fn is_of_quoted_name(byte: u8) -> bool {
+    is_of_name(byte) || matches!(byte, b'"' | b'\'')
 }
 
 #[cfg(test)]
@@ -161,6 +169,11 @@ mod tests {
                 "sh -c TOKEN='[redacted]' run; SECRET=[redacted] go",
             ),
             (&["x", r#"{"token":"hunter2","a":1}"#], r#"x {"token":"[redacted]","a":1}"#),
+            (&["sh", "-c", "tool --token hunter2; go"], "sh -c tool --token [redacted] go"),
+            (&["sh", "-c", "a --api-key 'hunter2 hunter2' -b"], "sh -c a --api-key [redacted] -b"),
+            (&["sh", "-c", "curl -u me:hunter2 h && x"], "sh -c curl -u me:[redacted] h && x"),
+            (&["sh", "-c", "a --token --verbose\n b"], "sh -c a --token --verbose\n b"),
+            (&["x", "user[password]=hunter2"], "x user[password]=[redacted]"),
             (&["x", "--token"], "x --token"),
             (&["x", "--token", "--verbose"], "x --token --verbose"),
             (&["x", "--token="], "x --token="),

@@ -103,6 +103,13 @@ impl Store {
         self.directory(&about.bundle_id).join(&about.file)
     }
 
+    /// Where the archive of a bundle is, by what is there: its note may be damaged.
+    #[must_use]
+    pub fn archive_of(&self, id: &str) -> Option<PathBuf> {
+        let id = uuid::Uuid::parse_str(id).ok()?.to_string();
+        [CLEAR, SEALED].map(|name| self.directory(&id).join(name)).into_iter().find(|path| path.is_file())
+    }
+
     fn save(&self, about: &About) -> Result<(), Failure> {
         let directory = self.directory(&about.bundle_id);
         durable::private_directory(&directory)?;

@@ -73,6 +73,17 @@ impl Source {
         };
         Self { name, write: Box::new(write) }
     }
+
+    /// A part that cannot be known, and why.
+    #[must_use]
+    pub fn unavailable(name: &'static str, why: impl Into<String>) -> Self {
+        let why = why.into();
+        let write = move |paper: &Paper| {
+            paper.cannot_be_known(why);
+            Ok(())
+        };
+        Self { name, write: Box::new(write) }
+    }
 }
 
 impl fmt::Debug for Source {

@@ -48,6 +48,7 @@ pub(super) struct Args {
 
 impl Args {
     pub(super) async fn run(self, context: &Context) -> Outcome {
+        self.query().check().map_err(|wrong| CliError::new(Exit::Usage, wrong, None))?;
         if self.offline {
             let state = &context.global.state_dir;
             let mut pieces =

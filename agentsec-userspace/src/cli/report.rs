@@ -1,5 +1,6 @@
 //! `report`: an interaction that no packet shows.
 
+use super::error::CliError;
 use super::exit::Exit;
 use super::{Context, Outcome};
 use crate::api::Reported;
@@ -53,6 +54,8 @@ impl Args {
             auth_method: self.auth_method,
             trace_id: self.trace_id,
         };
+        // JSON knows neither infinity nor what is no number: they would arrive as if nothing had been said.
+        report.check().map_err(|wrong| CliError::new(Exit::Usage, wrong, None))?;
         let reported: Reported = context.client.post(&path, &report).await?;
         if context.output.json {
             context.output.object(&reported)?;

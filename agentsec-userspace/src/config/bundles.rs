@@ -60,18 +60,10 @@ pub(super) fn read(section: &Section<'_>) -> BundlesConfig {
         max_bytes: section
             .bytes_within("max_size", MEGABYTE..=1_000_000 * MEGABYTE)
             .unwrap_or(default.max_bytes),
-        expire_ns: read_expire(section, default.expire_ns),
+        expire_ns: section.expiry("expire").unwrap_or(default.expire_ns),
     };
     section.finish();
     config
-}
-
-fn read_expire(section: &Section<'_>, default: Option<u64>) -> Option<u64> {
-    match section.node("expire").map(|node| &node.value) {
-        None => default,
-        Some(Value::String(word)) if word == "off" => None,
-        Some(_) => section.duration("expire", SECOND..=3650 * DAY).or(default),
-    }
 }
 
 /// Each is tried here, so that no trip finds out that it is none.

@@ -19,6 +19,8 @@ pub struct RecorderConfig {
     pub depth_log2: u8,
     /// Recordings that are kept as files.
     pub keep: u32,
+    /// After how long such a file goes, nanoseconds; `None` for never.
+    pub expire_ns: Option<u64>,
     /// What is recorded.
     pub sampling: Sampling,
 }
@@ -29,6 +31,7 @@ impl Default for RecorderConfig {
             max_agents: RECORDER_CAPACITY,
             depth_log2: RECORDER_DEPTH_LOG2 as u8,
             keep: 64,
+            expire_ns: Some(90 * 86_400 * 1_000_000_000),
             sampling: Sampling::default(),
         }
     }
@@ -84,6 +87,7 @@ pub(super) fn read(section: &Section<'_>) -> RecorderConfig {
         max_agents: section.integer("max_agents", 1..=65_536).unwrap_or(default.max_agents),
         depth_log2: read_depth(section).unwrap_or(default.depth_log2),
         keep: section.integer("keep", 1..=100_000).unwrap_or(default.keep),
+        expire_ns: section.expiry("expire").unwrap_or(default.expire_ns),
         sampling: keys(section).over(default.sampling),
     };
     section.finish();

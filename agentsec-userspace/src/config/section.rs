@@ -183,6 +183,15 @@ impl<'a> Section<'a> {
         })
     }
 
+    /// After how long what is kept goes: from 1 s to ten years, or `"off"` for never, which is `Some(None)`.
+    pub(super) fn expiry(&self, key: &'static str) -> Option<Option<u64>> {
+        const SECOND: u64 = 1_000_000_000;
+        match self.node(key).map(|node| &node.value) {
+            Some(Value::String(word)) if word == "off" => Some(None),
+            _ => self.duration(key, SECOND..=3650 * 86_400 * SECOND).map(Some),
+        }
+    }
+
     /// A duration from 100 µs to `most` times as much, in steps of that.
     pub(super) fn ticks(&self, key: &'static str, most: u64) -> Option<u32> {
         const TICK_NS: u64 = 100_000;

@@ -32,6 +32,7 @@ pub mod persist;
 pub mod place;
 pub mod protocol;
 pub mod recent;
+pub mod secrets;
 pub mod settings;
 pub mod slow;
 #[cfg(test)]

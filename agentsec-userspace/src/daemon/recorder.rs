@@ -2,6 +2,7 @@
 //! and kept when a circuit opens.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use agentsec_common::agent::Slot;
 use agentsec_common::gate::state_in_force;
@@ -13,7 +14,7 @@ use serde_json::json;
 use crate::api::{Recorded, RequestError};
 use crate::clock;
 use crate::core::{Draft, EventKind, Time};
-use crate::recorder::{About, Keeper, Kept, Recording, name_of};
+use crate::recorder::{About, Keeper, Kept, Outcome, Recording, name_of};
 
 use super::{Daemon, RunOptions};
 
@@ -149,13 +150,28 @@ impl Daemon {
         }
     }
 
+    /// Lets recordings go that are older than is wanted.
+    pub(super) fn expire_recordings(&self) {
+        if let (Ok(keeper), Some(expire_ns)) = (&self.recorders.keeper, self.config.recorder.expire_ns) {
+            keeper.expire(Duration::from_nanos(expire_ns));
+        }
+    }
+
     fn tell_outcomes(&mut self, now: Time) {
         let Ok(keeper) = &self.recorders.keeper else { return };
         for outcome in keeper.outcomes() {
-            let Err(error) = outcome.kept else { continue };
-            let data = json!({ "what": "recording", "agent": outcome.agent, "error": format!("{error:#}") });
-            self.record(now, Draft::daemon(now, EventKind::Loss, data));
-            self.complain("recorder", &error.context(outcome.agent));
+            match outcome {
+                Outcome::Kept(agent, Err(error)) => {
+                    let data = json!({ "what": "recording", "agent": agent, "error": format!("{error:#}") });
+                    self.record(now, Draft::daemon(now, EventKind::Loss, data));
+                    self.complain("recorder", &error.context(agent));
+                }
+                Outcome::Kept(_, Ok(_)) => {}
+                Outcome::Stay(error) => {
+                    let error = anyhow::Error::new(error).context("recordings that have expired stay");
+                    self.complain("recorder", &error);
+                }
+            }
         }
     }
 

@@ -29,6 +29,20 @@ pub struct EventQuery {
 }
 
 impl EventQuery {
+    /// Whether somebody can have meant it: a slip must not look like a log in which nothing happened.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong, with what is allowed.
+    pub fn check(&self) -> Result<(), String> {
+        match (self.since, self.until) {
+            (Some(since), Some(until)) if since >= until => {
+                Err(format!("{until}, where the time ends, is not after {since}, where it begins"))
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// Whether it wants every line, even one that is no event.
     #[must_use]
     pub fn wants_all(&self) -> bool {
@@ -143,6 +157,17 @@ mod tests {
             let error = event_type(wrong).unwrap_err();
             assert!(error.contains("allowed: AGENT_INTERACTION, ") && error.contains(", LOSS, "), "{error}");
         }
+    }
+
+    #[test]
+    fn a_time_that_ends_before_it_begins_is_no_question() {
+        let between = |since, until| EventQuery {
+            since: Some(Timestamp(since)),
+            until: Some(Timestamp(until)),
+            ..EventQuery::default()
+        };
+        assert_eq!(between(1, 2).check(), Ok(()));
+        assert!(between(2, 2).check().unwrap_err().contains("is not after"));
     }
 
     #[test]

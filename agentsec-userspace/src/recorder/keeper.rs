@@ -4,6 +4,7 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, channel, sync_channel};
 use std::thread::JoinHandle;
+use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, Result, bail};
 
@@ -12,19 +13,18 @@ use super::{About, Kept, Recording, pcapng_of};
 /// Recordings that wait for the disk: as many circuits may open while it is stuck.
 const WAITING: usize = 1024;
 
-struct Job {
-    recording: Recording,
-    name: String,
-    most: usize,
+enum Job {
+    Keep { recording: Box<Recording>, name: String, most: usize },
+    Expire(SystemTime),
 }
 
-/// What became of a recording.
+/// What became of a recording, or of those that expire.
 #[derive(Debug)]
-pub struct Outcome {
-    /// Whose it is.
-    pub agent: String,
-    /// Where it is kept, or why it is not.
-    pub kept: Result<PathBuf>,
+pub enum Outcome {
+    /// Of this agent's: where it is kept, or why it is not.
+    Kept(String, Result<PathBuf>),
+    /// Those that had expired stay.
+    Stay(io::Error),
 }
 
 /// The thread that writes, as the loop sees it.
@@ -34,12 +34,6 @@ pub struct Keeper {
     jobs: Option<SyncSender<Job>>,
     outcomes: Receiver<Outcome>,
     thread: Option<JoinHandle<()>>,
-}
-
-impl std::fmt::Debug for Job {
-    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        out.write_str(&self.name)
-    }
 }
 
 impl Keeper {
@@ -54,9 +48,15 @@ impl Keeper {
         let writer = kept.clone();
         let thread = std::thread::Builder::new().name("recordings".into()).spawn(move || {
             for job in waiting {
-                let kept = write(&writer, &job, &about);
+                let outcome = match job {
+                    Job::Keep { recording, name, most } => {
+                        let kept = write(&writer, &recording, &name, most, &about);
+                        Some(Outcome::Kept(recording.agent, kept))
+                    }
+                    Job::Expire(then) => writer.expire(then).err().map(Outcome::Stay),
+                };
                 // Nobody listens any more only when the daemon has gone.
-                let _ = told.send(Outcome { agent: job.recording.agent, kept });
+                let _ = outcome.map(|outcome| told.send(outcome));
             }
         })?;
         Ok(Self { kept, jobs: Some(jobs), outcomes, thread: Some(thread) })
@@ -72,12 +72,17 @@ impl Keeper {
             return Ok(());
         }
         let Some(jobs) = &self.jobs else { bail!("nothing is kept any more") };
-        match jobs.try_send(Job { recording, name, most }) {
+        match jobs.try_send(Job::Keep { recording: Box::new(recording), name: name.clone(), most }) {
             Ok(()) => Ok(()),
-            Err(TrySendError::Full(job)) => {
-                bail!("{} finds {WAITING} recordings waiting for the disk", job.name)
-            }
-            Err(TrySendError::Disconnected(job)) => bail!("{}: the thread that writes has ended", job.name),
+            Err(TrySendError::Full(_)) => bail!("{name} finds {WAITING} recordings waiting for the disk"),
+            Err(TrySendError::Disconnected(_)) => bail!("{name}: the thread that writes has ended"),
+        }
+    }
+
+    /// Removes recordings that are older than this, soon. While the disk is stuck the next call is soon enough.
+    pub fn expire(&self, age: Duration) {
+        if let (Some(jobs), Some(then)) = (&self.jobs, SystemTime::now().checked_sub(age)) {
+            let _ = jobs.try_send(Job::Expire(then));
         }
     }
 
@@ -85,15 +90,6 @@ impl Keeper {
     #[must_use]
     pub fn find(&self, name: &str) -> Option<PathBuf> {
         self.kept.find(name)
-    }
-
-    /// Removes a recording that has found a better place, such as an evidence bundle; true when it was here.
-    ///
-    /// # Errors
-    ///
-    /// When it cannot be removed.
-    pub fn remove(&self, name: &str) -> io::Result<bool> {
-        self.kept.remove(name)
     }
 
     /// What has become of recordings since the last call.
@@ -113,9 +109,9 @@ impl Drop for Keeper {
     }
 }
 
-fn write(kept: &Kept, job: &Job, about: &About) -> Result<PathBuf> {
-    let bytes = pcapng_of(&job.recording, about)?;
-    kept.keep(&job.name, &bytes, job.most).with_context(|| format!("keeping {}", job.name))
+fn write(kept: &Kept, recording: &Recording, name: &str, most: usize, about: &About) -> Result<PathBuf> {
+    let bytes = pcapng_of(recording, about)?;
+    kept.keep(name, &bytes, most).with_context(|| format!("keeping {name}"))
 }
 
 #[cfg(test)]
@@ -147,8 +143,10 @@ mod tests {
         let keeper = Keeper::start(kept, About::default()).unwrap();
         let recording = Recording { agent: "a".into(), ..Recording::default() };
         keeper.keep(recording, "a.0.1.pcapng".into(), 10).unwrap();
-        let outcome = keeper.outcomes.recv().unwrap();
-        assert_eq!(outcome.agent, "a");
-        assert!(format!("{:#}", outcome.kept.unwrap_err()).contains("keeping a.0.1.pcapng"));
+        let Outcome::Kept(agent, kept) = keeper.outcomes.recv().unwrap() else { panic!("not that") };
+        assert_eq!(agent, "a");
+        assert!(format!("{:#}", kept.unwrap_err()).contains("keeping a.0.1.pcapng"));
+        keeper.expire(Duration::ZERO);
+        assert!(matches!(keeper.outcomes.recv(), Ok(Outcome::Stay(_))));
     }
 }

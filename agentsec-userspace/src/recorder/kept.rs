@@ -78,21 +78,25 @@ impl Kept {
         Ok(path)
     }
 
-    /// Removes a recording that has found a better place; true when it was here.
+    /// Removes the recordings that were written before `then`.
     ///
     /// # Errors
     ///
-    /// When it cannot be removed.
-    pub fn remove(&self, name: &str) -> io::Result<bool> {
-        match fs::remove_file(self.directory.join(name)) {
-            Ok(()) => Ok(true),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
-            Err(error) => Err(error),
-        }
+    /// When the directory cannot be read or one cannot be removed.
+    pub fn expire(&self, then: SystemTime) -> io::Result<()> {
+        let old = self.by_age()?.into_iter().take_while(|(written, _)| *written < then);
+        old.into_iter().try_for_each(|(_, path)| fs::remove_file(path))
     }
 
     fn prune(&self, most: usize) -> io::Result<()> {
-        let mut found: Vec<(SystemTime, PathBuf)> = Vec::new();
+        let found = self.by_age()?;
+        let surplus = found.len().saturating_sub(most);
+        found.into_iter().take(surplus).try_for_each(|(_, path)| fs::remove_file(path))
+    }
+
+    /// What is kept, the oldest first.
+    fn by_age(&self) -> io::Result<Vec<(SystemTime, PathBuf)>> {
+        let mut found = Vec::new();
         for entry in fs::read_dir(&self.directory)? {
             let entry = entry?;
             if entry.file_name().as_encoded_bytes().ends_with(ENDING.as_bytes()) {
@@ -100,8 +104,7 @@ impl Kept {
             }
         }
         found.sort();
-        let surplus = found.len().saturating_sub(most);
-        found.into_iter().take(surplus).try_for_each(|(_, path)| fs::remove_file(path))
+        Ok(found)
     }
 }
 
@@ -132,7 +135,9 @@ mod tests {
             [found("a.0.1.pcapng"), found("b.0.1.pcapng"), found("c.0.1.pcapng")],
             [false, true, true]
         );
-        assert!(kept.remove("b.0.1.pcapng").unwrap() && !kept.remove("b.0.1.pcapng").unwrap());
+        kept.expire(SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(2)).unwrap();
+        let found = |name| kept.find(name).is_some();
+        assert_eq!([found("b.0.1.pcapng"), found("c.0.1.pcapng")], [false, true], "what is older goes");
     }
 
     #[test]

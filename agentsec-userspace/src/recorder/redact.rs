@@ -10,24 +10,7 @@ use std::collections::BTreeMap;
 use agentsec_common::endpoint::Address;
 use agentsec_common::packet::{Headers, protocol};
 
-/// What a name contains, in lower case, whose value is a credential.
-const NAMES: [&str; 15] = [
-    "authorization",
-    "cookie",
-    "token",
-    "api-key",
-    "api_key",
-    "apikey",
-    "secret",
-    "password",
-    "passwd",
-    "credential",
-    "x-auth",
-    "session",
-    "signature",
-    "private-key",
-    "access-key",
-];
+use crate::core::secrets::{is_name_of_secret, is_of_name};
 
 /// Longest name that is looked at.
 const NAME_BYTES: usize = 64;
@@ -86,10 +69,8 @@ pub fn redact(bytes: &mut [u8]) -> bool {
 fn is_named(before: &[u8]) -> bool {
     let before = before.trim_ascii_end();
     let before = before.strip_suffix(b"\"").unwrap_or(before);
-    let is_part = |byte: &&u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
-    let length = before.iter().rev().take(NAME_BYTES).take_while(is_part).count();
-    let name = before[before.len() - length..].to_ascii_lowercase();
-    NAMES.iter().any(|known| name.windows(known.len()).any(|part| part == known.as_bytes()))
+    let length = before.iter().rev().take(NAME_BYTES).take_while(|byte| is_of_name(**byte)).count();
+    is_name_of_secret(&before[before.len() - length..])
 }
 
 /// Overwrites from `from` to the end of the line, and the lines folded onto it; where it ends.
@@ -149,6 +130,13 @@ mod tests {
                 "GET /p?access_token=***&q=1&api_key=* HTTP/1.1\r\n",
             ),
             ("user=bob&password=hunter2", "user=bob&password=*******"),
+            ("user[password]=hunter2&a=b", "user[password]=*******&a=b"),
+            ("user%5Bpassword%5D=hunter2&a=b", "user%5Bpassword%5D=*******&a=b"),
+            ("access_key=k&pwd=p&page=3", "access_key=*&pwd=*&page=3"),
+            (
+                "Ocp-Apim-Subscription-Key: k\r\nHost: [::1]:80\r\n",
+                "Ocp-Apim-Subscription-Key: *\r\nHost: [::1]:80\r\n",
+            ),
             ("{\"password\" : \"hunter2\"}", "{\"password\" : **********"),
             ("Cookie", "Cookie"),
             (

@@ -77,14 +77,17 @@ pub(super) fn all(context: &Context, ledger: &Ledger) -> Result<Vec<Found>, CliE
     let mut found: Vec<Found> = notes.iter().map(|about| of_note(&store, about, ledger)).collect();
     for (id, said) in &ledger.collected {
         if !ledger.removed.contains(id) && found.iter().all(|one| one.bundle != *id) {
-            found.push(of_log(id, said));
+            found.push(of_log(&store, id, said));
         }
     }
     found.sort_by(|a, b| (&a.at, &a.bundle).cmp(&(&b.at, &b.bundle)));
     Ok(found)
 }
 
-fn of_log(id: &str, said: &Said) -> Found {
+/// A bundle without a note that can be read.
+fn of_log(store: &Store, id: &str, said: &Said) -> Found {
+    let file = store.archive_of(id);
+    let hash = file.as_ref().and_then(|file| fs::read(file).ok()).map(|bytes| sha256(&bytes));
     Found {
         bundle: id.to_owned(),
         trip: said.trip.clone(),
@@ -94,8 +97,8 @@ fn of_log(id: &str, said: &Said) -> Found {
         encrypted: said.recipients > 0,
         status: said.status.clone(),
         parts: said.parts.clone(),
-        log: Verdict::Missing,
-        file: None,
+        log: hash.map_or(Verdict::Missing, |hash| verdict(&hash, Some(said))),
+        file,
     }
 }
 
@@ -107,12 +110,10 @@ fn of_note(store: &Store, about: &About, ledger: &Ledger) -> Found {
     } else {
         fs::read(&file).ok().map(|bytes| sha256(&bytes))
     };
-    let log = match (&hash, said) {
-        (None, _) if about.phase == Phase::Collecting => Verdict::Collecting,
-        (None, _) => Verdict::Missing,
-        (Some(_), None) => Verdict::NotInLog,
-        (Some(hash), Some(said)) if said.hashes.len() == 1 && said.hashes.contains(hash) => Verdict::Matches,
-        (Some(_), Some(_)) => Verdict::Differs,
+    let log = match &hash {
+        None if about.phase == Phase::Collecting => Verdict::Collecting,
+        None => Verdict::Missing,
+        Some(hash) => verdict(hash, said),
     };
     let status = said.map_or_else(|| "unknown".to_owned(), |said| said.status.clone());
     Found {
@@ -126,6 +127,14 @@ fn of_note(store: &Store, about: &About, ledger: &Ledger) -> Found {
         parts: serde_json::to_value(&about.parts).unwrap_or_default(),
         log,
         file: Some(file),
+    }
+}
+
+fn verdict(hash: &str, said: Option<&Said>) -> Verdict {
+    match said {
+        None => Verdict::NotInLog,
+        Some(said) if said.hashes.len() == 1 && said.hashes.contains(hash) => Verdict::Matches,
+        Some(_) => Verdict::Differs,
     }
 }
 
@@ -157,11 +166,6 @@ pub(super) fn read(found: &Found, ledger: &Ledger) -> Result<(Vec<u8>, Verdict),
         || CliError::new(Exit::NotFound, format!("the file of bundle {} is gone", found.bundle), None);
     let path = found.file.as_ref().filter(|_| found.log != Verdict::Collecting).ok_or_else(missing)?;
     let bytes = fs::read(path).map_err(|error| CliError::failure(format!("{}: {error}", path.display())))?;
-    let hash = sha256(&bytes);
-    let verdict = match ledger.collected.get(&found.bundle) {
-        None => Verdict::NotInLog,
-        Some(said) if said.hashes.len() == 1 && said.hashes.contains(&hash) => Verdict::Matches,
-        Some(_) => Verdict::Differs,
-    };
+    let verdict = verdict(&sha256(&bytes), ledger.collected.get(&found.bundle));
     Ok((bytes, verdict))
 }

@@ -8,6 +8,7 @@ use serde_json::Value;
 use super::super::error::CliError;
 use super::super::exit::Exit;
 use crate::bundle::Trip;
+use crate::bundle::store::Store;
 use crate::core::EventKind;
 use crate::record::ask::ask;
 use crate::record::evidence::{EvidenceSource, LOG_NAME};
@@ -44,9 +45,13 @@ pub(super) struct Said {
 }
 
 impl Ledger {
-    /// Reads the log of a state directory.
+    /// Reads the log of a state directory. Where only bundles are left it says nothing of them, and that is told.
     pub(super) fn read(state_dir: &Path) -> Result<Self, CliError> {
         let path = state_dir.join(LOG_NAME);
+        if !path.exists() && Store::of(state_dir).list().is_ok_and(|(notes, _)| !notes.is_empty()) {
+            eprintln!("agentsec: there is no log {}: bundles cannot be compared with it", path.display());
+            return Ok(Self::default());
+        }
         std::fs::read_dir(&path).map_err(|error| {
             let remedy = "run this as root, and name the daemon's directory with --state-dir";
             CliError::new(Exit::Refused, format!("the log {}: {error}", path.display()), Some(remedy))

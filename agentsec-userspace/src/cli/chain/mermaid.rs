@@ -1,6 +1,6 @@
 //! The chain as a Mermaid flowchart.
 
-use super::dot::Graph;
+use super::dot::{EdgeKind, Graph};
 use crate::record::chain::Chain;
 
 pub(super) fn render(chain: &Chain) -> String {
@@ -8,12 +8,17 @@ pub(super) fn render(chain: &Chain) -> String {
     let mut text = String::from("flowchart LR\n");
     for (number, node) in graph.nodes.iter().enumerate() {
         let (open, close) = if node.outside { ("([", "])") } else { ("[", "]") };
-        text.push_str(&format!("  n{number}{open}\"{}\"{close}\n", quoted(&node.label.join("<br/>"))));
+        text.push_str(&format!("  n{number}{open}\"{}\"{close}\n", quoted(&node.label)));
     }
     for edge in &graph.edges {
-        let arrow = if edge.outward { "==>" } else { "-->" };
-        let label = quoted(&edge.label.join("<br/>"));
-        text.push_str(&format!("  n{} {arrow}|\"{label}\"| n{}\n", edge.from, edge.to));
+        let arrow = match edge.kind {
+            EdgeKind::Hop => "-->",
+            EdgeKind::Outward => "==>",
+            EdgeKind::NotFollowed => "-.->",
+        };
+        let label = Some(quoted(&edge.label)).filter(|label| !label.is_empty());
+        let label = label.map(|label| format!("|\"{label}\"|")).unwrap_or_default();
+        text.push_str(&format!("  n{} {arrow}{label} n{}\n", edge.from, edge.to));
     }
     for (class, style) in [("start", "fill:#fdd,stroke:#c00"), ("contained", "stroke-width:3px,stroke:#080")]
     {
@@ -26,7 +31,22 @@ pub(super) fn render(chain: &Chain) -> String {
     text
 }
 
-/// Without what Mermaid would take for its own; `<br/>` is ours.
-fn quoted(text: &str) -> String {
-    text.replace('"', "#quot;").replace(|character: char| character.is_control(), "\u{fffd}")
+/// Lines without what Mermaid, or a browser, would take for its own.
+fn quoted(lines: &[String]) -> String {
+    let one = |line: &String| {
+        line.chars().fold(String::new(), |mut text, character| {
+            match character {
+                '"' => text.push_str("#quot;"),
+                '<' => text.push_str("#lt;"),
+                '>' => text.push_str("#gt;"),
+                '&' => text.push_str("#amp;"),
+                '#' => text.push_str("#35;"),
+                '`' => text.push_str("#96;"),
+                control if control.is_control() => text.push('\u{fffd}'),
+                plain => text.push(plain),
+            }
+            text
+        })
+    };
+    lines.iter().map(one).collect::<Vec<_>>().join("<br/>")
 }

@@ -13,7 +13,7 @@ use super::{Context, Outcome};
 use crate::api::Timestamp;
 use crate::api::client::escaped;
 use crate::record::ask::ask;
-use crate::record::chain::{self, Chain, Fact, PLACES, SIGNS, Settings, Story, TYPES, is_within, read};
+use crate::record::chain::{self, Chain, Fact, PLACES, SIGNS, Settings, Story, TYPES, read, within};
 use crate::record::evidence::{EvidenceSource, LOG_NAME};
 use crate::record::index::Files;
 use crate::record::query::EventQuery;
@@ -54,6 +54,12 @@ enum Format {
 
 impl Args {
     pub(super) async fn run(self, context: &Context) -> Outcome {
+        if let (Some(from), Some(to)) = (self.from, self.to)
+            && from >= to
+        {
+            let message = format!("--to: {to} is not after {from}, which `--from` says");
+            return Err(CliError::new(Exit::Usage, message, None));
+        }
         let log = Log::of(context);
         let to = self.to.unwrap_or(Timestamp(u64::MAX));
         let from = match self.from {
@@ -124,9 +130,10 @@ impl<'a> Log<'a> {
             return chain::gather(source, index, (from, to), story).map_err(|error| unreadable(&error));
         }
         let types = TYPES.map(str::to_owned).to_vec();
-        let query = EventQuery { types, since: Some(from), ..EventQuery::default() };
+        let since = Some(chain::begin_of_history(from));
+        let query = EventQuery { types, since, ..EventQuery::default() };
         self.ask(&query, |fact| {
-            if is_within(&fact, from, to) {
+            if let Some(fact) = within(fact, from, to) {
                 story.tell(fact);
             }
         })

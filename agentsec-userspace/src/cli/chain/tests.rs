@@ -82,11 +82,13 @@ fn the_graphs_have_a_node_for_each_party_and_an_edge_for_each_movement() {
     let mermaid = mermaid::render(&chain());
     let expected = "\
 flowchart LR
-  n0[\"a\"]
+  n0[\"a<br/>1970-01-01T00:00:01.000Z SECURITY_VIOLATION x #quot;quoted#quot; \u{fffd}[2J\"]
   n1[\"b<br/>containment 1970-01-01T00:00:05.000Z\"]
   n2([\"tcp 203.0.113.9:443\"])
-  n0 -->|\"hop 1<br/>1970-01-01T00:00:02.000Z<br/>tcp 10.0.0.2:80\"| n1
-  n1 ==>|\"exfiltration<br/>1970-01-01T00:00:03.000Z<br/>5.0 MiB\"| n2
+  n3([\"dns<br/>9 agents talk to it: not followed\"])
+  n0 -->|\"hop 1<br/>1970-01-01T00:00:02.000Z<br/>tcp 10.0.0.2:80<br/>because both sides tell of the same flow\"| n1
+  n1 ==>|\"exfiltration<br/>1970-01-01T00:00:03.000Z<br/>5.0 MiB<br/>because much was sent\"| n2
+  n0 -.-> n3
   classDef start fill:#fdd,stroke:#c00
   class n0 start
   classDef contained stroke-width:3px,stroke:#080
@@ -97,9 +99,15 @@ flowchart LR
     let lines: Vec<_> = dot.lines().collect();
     assert_eq!((lines.first(), lines.last()), (Some(&"digraph chain {"), Some(&"}")));
     assert!(
-        dot.contains("n0 -> n1 [label=\"hop 1\\n1970-01-01T00:00:02.000Z\\ntcp 10.0.0.2:80\"];"),
+        dot.contains("n0 -> n1 [label=\"hop 1\\n1970-01-01T00:00:02.000Z\\ntcp 10.0.0.2:80\\nbecause both sides tell of the same flow\"];"),
         "{dot}"
     );
+    assert!(dot.contains("n0 [label=\"a\\n1970-01-01T00:00:01.000Z SECURITY_VIOLATION x "), "{dot}");
+    assert!(
+        dot.contains("n3 [label=\"dns\\n9 agents talk to it: not followed\" shape=ellipse style=dashed];"),
+        "{dot}"
+    );
+    assert!(dot.contains("n0 -> n3 [label=\"\" style=dashed];"), "{dot}");
     assert!(dot.contains("n1 -> n2 [label=\"exfiltration\\n"), "{dot}");
 }
 
@@ -110,4 +118,6 @@ fn a_name_cannot_leave_its_quotes() {
     let dot = dot::render(&chain);
     assert!(dot.contains("label=\"b\\\"]; evil \\\\\u{fffd}\""), "{dot}");
     assert!(mermaid::render(&chain).contains("\"b#quot;]; evil \\\u{fffd}\""));
+    chain.lateral_movement[0].to = "<img src=x>&#1;`".into();
+    assert!(mermaid::render(&chain).contains("\"#lt;img src=x#gt;#amp;#35;1;#96;\""));
 }

@@ -62,6 +62,7 @@ impl Args {
             types: self.types,
             ..EventQuery::default()
         };
+        query.check().map_err(|wrong| CliError::new(Exit::Usage, wrong, None))?;
         let mut last = self.after;
         beyond(&log, last)?;
         let (mut origin, mut out) = (None, io::stdout().lock());

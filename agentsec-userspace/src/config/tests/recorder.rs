@@ -16,6 +16,16 @@ fn a_recorder_is_sampled_and_shows_headers_only_unless_told_otherwise() {
 }
 
 #[test]
+fn recordings_expire_when_told_or_never() {
+    let expire_ns = |text: &str| parse_one(text).unwrap().recorder.expire_ns;
+    let day = 86_400_000_000_000;
+    assert_eq!(expire_ns(""), Some(90 * day));
+    assert_eq!(expire_ns("[recorder]\nexpire = \"7d\"\n"), Some(7 * day));
+    assert_eq!(expire_ns("[recorder]\nexpire = \"off\"\n"), None);
+    refused("[recorder]\nexpire = \"never\"\n", &["recorder.expire", "a duration from \"1s\""]);
+}
+
+#[test]
 fn a_profile_overrides_what_it_names() {
     let config = parse_one(
         r#"

@@ -224,8 +224,10 @@ impl Book {
         self.turns += 1;
         self.peers.clean(now.mono_ns);
         let ripe = std::mem::replace(&mut self.ripe, std::mem::take(&mut self.fresh));
-        let mut drafts = self.record(now, ripe, standings, room);
-        drafts.extend(self.sampler.end_intervals(now));
+        // First, so that an interval that is over is over for both sides of what is recorded now.
+        let mut drafts = self.sampler.end_intervals(now);
+        let room = room.saturating_sub(drafts.len());
+        drafts.extend(self.record(now, ripe, standings, room));
         drafts.extend(self.tell_beyond(now, QUIET_NS));
         drafts
     }

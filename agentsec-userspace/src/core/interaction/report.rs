@@ -67,6 +67,9 @@ impl Report {
         self.auth_method.as_deref().map_or(Ok(()), scheme)?;
         self.payload_hash.as_deref().map_or(Ok(()), |hash| hex("payload_hash", hash, 64))?;
         self.trace_id.as_deref().map_or(Ok(()), |trace| hex("trace_id", trace, 32))?;
+        if self.trace_id.as_deref().is_some_and(|trace| trace.bytes().all(|digit| digit == b'0')) {
+            return Err("trace_id: it is all zeros, which names no trace; allowed is any other".to_owned());
+        }
         match self.latency_ms {
             Some(latency) if !(latency.is_finite() && (0.0..=1e9).contains(&latency)) => {
                 Err(format!("latency_ms: it is {latency}; allowed is 0 to 1000000000"))
@@ -151,6 +154,7 @@ mod tests {
             (wrong(|report| report.message_type = Some(" x".into())), "message_type"),
             (wrong(|report| report.payload_hash = Some("AB".into())), "payload_hash"),
             (wrong(|report| report.trace_id = Some("0".into())), "trace_id"),
+            (wrong(|report| report.trace_id = Some("0".repeat(32))), "trace_id"),
             (wrong(|report| report.latency_ms = Some(f64::NAN)), "latency_ms"),
             (wrong(|report| report.auth_method = Some("Bearer eyJhbGciOi".into())), "auth_method"),
         ] {

@@ -2,7 +2,7 @@
 //! every so manieth flow after it. What is left out is counted, and the count is an event.
 //!
 //! Which flow is one of those is a matter of its ends, not of who looks: where both ends are agents, both sides record the
-//! same flows. A secret seed goes into it, so nobody can choose ports that are never recorded.
+//! same flows; intervals begin for all agents at once for the same reason. A secret seed goes into it, so nobody can choose ports that are never recorded.
 
 use super::{FlowSummary, OpenedBy};
 use crate::core::draft::{Draft, EventKind};
@@ -104,7 +104,9 @@ impl Sampler {
     ) -> bool {
         let settings = self.settings;
         if !self.agents.contains_key(&flow.agent) {
-            let interval = Interval { began_ns: now.mono_ns, ..Interval::default() };
+            // All intervals begin together, so that an endpoint is new on both sides of a flow or on neither.
+            let began_ns = now.mono_ns - now.mono_ns % settings.interval_ns.max(1);
+            let interval = Interval { began_ns, ..Interval::default() };
             self.agents.insert(flow.agent.clone(), interval);
         }
         let is_chosen = self.is_chosen(flow);

@@ -142,6 +142,35 @@ fn the_first_interaction_with_each_endpoint_is_recorded_in_every_interval() {
     }
 }
 
+#[test]
+fn both_sides_record_the_same_flows_whenever_they_were_first_seen() {
+    let interval_ns = 6_000_000_000;
+    let mut sampler =
+        Sampler::new(SamplingSettings { one_in: 8, interval_ns, ..SamplingSettings::default() }, 3);
+    let [one, other] = ["a", "b"].map(|agent| standing(agent, State::Closed, 0));
+    let mut both_ways = |second: u64, from: &str, agents: [&str; 2], standings: [&Standing; 2]| {
+        sampler.end_intervals(at(second));
+        let (opens, accepts) = (format!("{from}:{}", 1000 + second), "10.0.0.2:80");
+        let sides = [
+            flow(agents[0], OpenedBy::Agent, &opens, accepts),
+            flow(agents[1], OpenedBy::Remote, accepts, &opens),
+        ];
+        let [opened, accepted] = [0, 1]
+            .map(|side| sampler.admits(at(second), &sides[side], standings[side], Some(standings[1 - side])));
+        assert_eq!(opened, accepted, "{} at {second}", agents[0]);
+        opened
+    };
+    // B has talked for a while when A comes.
+    let mut recorded = 0;
+    for second in 2..100 {
+        both_ways(second, "10.0.0.3", ["c", "b"], [&one, &other]);
+        if second >= 5 {
+            recorded += u32::from(both_ways(second, "10.0.0.1", ["a", "b"], [&one, &other]));
+        }
+    }
+    assert!((16..95).contains(&recorded), "{recorded} of 95: one in each interval, and some others");
+}
+
 proptest! {
     #[test]
     fn everything_is_either_recorded_or_counted(

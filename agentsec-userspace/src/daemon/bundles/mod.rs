@@ -157,6 +157,7 @@ impl Daemon {
             return;
         }
         self.bundles.next_tend_ns = now.mono_ns + TEND_NS;
+        self.expire_recordings();
         let views = self.engine.views(now).into_iter();
         let open: BTreeSet<_> = views.filter_map(|view| Some((view.id, view.incident?))).collect();
         if let Some(service) = &self.bundles.service {

@@ -24,14 +24,28 @@ use super::super::Daemon;
 use super::super::endpoint_views;
 use super::super::roster::Key;
 
+const PROFILE: &str = "profile.json";
+const ENDPOINTS: &str = "endpoints.json";
+const FLOWS: &str = "flows.json";
+const RECORDER: &str = "recorder.pcapng";
+/// Parts of an agent that the daemon knows.
+const OF_AGENTS: [&str; 4] = [PROFILE, ENDPOINTS, FLOWS, RECORDER];
+
 impl Daemon {
     /// Everything that making a bundle needs. It costs the loop no look into a map.
     pub(super) fn bundle_order(&self, now: Time, trip: Trip, event: Value) -> Order {
         let slot = self.roster.slot_of(&trip.agent);
         let mut sources = vec![self.signals_part(now, slot, event), self.configuration_part()];
-        sources.extend(slot.and_then(|slot| self.profile_part(slot)));
-        sources.extend(slot.into_iter().flat_map(|slot| self.map_parts(now, slot)));
-        sources.extend(slot.and_then(|slot| self.recorder_part(slot)));
+        match slot {
+            Some(slot) => {
+                sources.push(self.profile_part(slot));
+                sources.extend(self.map_parts(now, slot));
+                sources.push(self.recorder_part(slot));
+            }
+            None => sources.extend(
+                OF_AGENTS.map(|name| Source::unavailable(name, "the agent is no longer known to the daemon")),
+            ),
+        }
         Order {
             gate: self.bundles.gate.close(&trip.agent),
             trip,
@@ -68,21 +82,29 @@ impl Daemon {
         Source::value("signals.json", value)
     }
 
-    fn profile_part(&self, slot: Slot) -> Option<Source> {
-        let name = &self.roster.get(slot)?.settings.profile_name;
-        let profile = self.config.profiles.get(name)?;
-        Some(Source::value("profile.json", super::profile::document(name, profile)))
+    fn profile_part(&self, slot: Slot) -> Source {
+        let name = self.roster.get(slot).map(|member| member.settings.profile_name.as_str());
+        let known = name.and_then(|name| Some((name, self.config.profiles.get(name)?)));
+        match known {
+            Some((name, profile)) => Source::value(PROFILE, super::profile::document(name, profile)),
+            None => Source::unavailable(PROFILE, "the configuration in force has no such profile any more"),
+        }
     }
 
     /// The packets before the trip, and the one that tripped.
-    fn recorder_part(&self, slot: Slot) -> Option<Source> {
-        let recording = self.recording_of(slot).filter(|recording| !recording.packets.is_empty())?;
+    fn recorder_part(&self, slot: Slot) -> Source {
+        let Some(recording) = self.recording_of(slot) else {
+            return Source::unavailable(
+                RECORDER,
+                "the agent has no recorder: its mode is off, or none was free",
+            );
+        };
         let about = self.recorders.about().clone();
         let write = move |paper: &Paper| {
             paper.raw(pcapng_of(&recording, &about).map_err(|error| format!("{error:#}"))?);
             Ok(())
         };
-        Some(Source { name: "recorder.pcapng", write: Box::new(write) })
+        Source { name: RECORDER, write: Box::new(write) }
     }
 
     /// Which configuration was in force, and on what.
@@ -115,7 +137,7 @@ impl Daemon {
             Source { name, write: Box::new(write) }
         };
         let known = Known { now, slot, owed, overflow };
-        vec![part("endpoints.json", endpoints, known.clone()), part("flows.json", flows, known)]
+        vec![part(ENDPOINTS, endpoints, known.clone()), part(FLOWS, flows, known)]
     }
 }
 

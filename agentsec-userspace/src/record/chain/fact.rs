@@ -24,6 +24,15 @@ pub enum Fact {
         /// How many.
         interactions: u64,
     },
+    /// An agent opened to an endpoint before the time that is looked at.
+    Earlier {
+        /// The agent.
+        agent: String,
+        /// IP protocol number.
+        protocol: u8,
+        /// The endpoint.
+        remote: (IpAddr, u16),
+    },
     /// An agent has an address.
     Address {
         /// The agent.

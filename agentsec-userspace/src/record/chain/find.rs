@@ -278,7 +278,9 @@ impl Search<'_> {
                 entry.bytes_sent += sum.sent;
                 continue;
             }
-            let is_new = had_before[agent as usize] && !before;
+            let earlier = self.story.opened_earlier(agent, endpoint);
+            let has_history = had_before[agent as usize] || earlier.is_some();
+            let is_new = has_history && !before && earlier != Some(true);
             let because: Vec<String> = named
                 .into_iter()
                 .chain(is_new.then(|| "not talked to before the agent was reached".to_owned()))

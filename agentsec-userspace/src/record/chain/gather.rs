@@ -1,6 +1,6 @@
 //! Reading a stretch of the log into a story, with as many threads as there are for parsing.
 
-use super::fact::{Fact, read};
+use super::fact::{Fact, Seen, read};
 use super::story::Story;
 use crate::record::entries::{Entry, EventSource};
 use crate::record::index::{Answer, Files};
@@ -10,24 +10,37 @@ use std::io;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread;
 
+/// How long before a stretch of time it is looked at whom agents talked to.
+const HISTORY_MS: u64 = 86_400_000;
 /// Entries handed over at once.
 const BATCH: usize = 1024;
 /// Batches that wait for a parser, at most.
 const WAITING: usize = 4;
 /// Parsers, at most.
 const PARSERS: usize = 4;
-/// Whether a fact belongs into a stretch of time.
+/// From when on it is read whom agents used to talk to, for what happened from `from` on.
 #[must_use]
-pub fn is_within(fact: &Fact, from: Timestamp, to: Timestamp) -> bool {
+pub fn begin_of_history(from: Timestamp) -> Timestamp {
+    Timestamp(from.0.saturating_sub(HISTORY_MS))
+}
+
+/// What a fact is for a stretch of time: of interactions before it only whom the agent opened to.
+#[must_use]
+pub fn within(fact: Fact, from: Timestamp, to: Timestamp) -> Option<Fact> {
     match fact {
-        Fact::Interaction(seen) => seen.span.1 >= from.0 && seen.span.0 <= to.0,
-        Fact::Mark(noticed) => (from.0..=to.0).contains(&noticed.at),
+        Fact::Interaction(seen) if seen.span.1 < from.0 => {
+            let is_history = seen.opened && seen.span.1 >= begin_of_history(from).0;
+            let Seen { agent, protocol, remote, .. } = *seen;
+            is_history.then_some(Fact::Earlier { agent, protocol, remote })
+        }
+        Fact::Interaction(ref seen) => (seen.span.0 <= to.0).then_some(fact),
+        Fact::Mark(ref noticed) => (from.0..=to.0).contains(&noticed.at).then_some(fact),
         // What was left out is told after its time.
-        Fact::Sampled { .. } | Fact::Address { .. } => true,
+        Fact::Sampled { .. } | Fact::Address { .. } | Fact::Earlier { .. } => Some(fact),
     }
 }
 
-/// Tells `story` everything of the log that belongs into a stretch of time.
+/// Tells `story` everything of the log that belongs into a stretch of time, and whom agents talked to in the day before.
 ///
 /// # Errors
 ///
@@ -38,7 +51,7 @@ pub fn gather(
     (from, to): (Timestamp, Timestamp),
     story: &mut Story,
 ) -> io::Result<()> {
-    let entries = source.entries_from(first_place(source, files, from))?;
+    let entries = source.entries_from(first_place(source, files, begin_of_history(from)))?;
     let parsers = thread::available_parallelism().map_or(1, usize::from).min(PARSERS);
     thread::scope(|scope| {
         let (mut to_parsers, mut from_parsers) = (Vec::new(), Vec::new());
@@ -80,7 +93,7 @@ fn deal(
 
 fn parse(batches: &Receiver<Vec<Entry>>, to_story: &SyncSender<Vec<Fact>>, from: Timestamp, to: Timestamp) {
     for batch in batches {
-        let facts = batch.iter().flat_map(|(_, line)| read(line)).filter(|fact| is_within(fact, from, to));
+        let facts = batch.iter().flat_map(|(_, line)| read(line)).filter_map(|fact| within(fact, from, to));
         if to_story.send(facts.collect()).is_err() {
             return;
         }

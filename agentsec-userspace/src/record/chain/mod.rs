@@ -22,7 +22,7 @@ mod tests;
 
 pub use fact::{Fact, read};
 pub use find::{Settings, find};
-pub use gather::{gather, is_within};
+pub use gather::{begin_of_history, gather, within};
 pub use report::{Chain, Counts, Excluded, Hop, Moment, Outflow};
 pub use story::{INTERACTIONS_MAX, MARKS_MAX, Story};
 

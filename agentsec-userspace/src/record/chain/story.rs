@@ -1,13 +1,16 @@
 //! All facts of a stretch of the log, compact and bounded.
 
 use super::fact::{Fact, Noticed, Seen};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
 
 /// Interactions that are kept, at most (72 bytes each); later ones are counted as left out.
 pub const INTERACTIONS_MAX: usize = 4_000_000;
 /// Marks that are kept, at most.
 pub const MARKS_MAX: usize = 100_000;
+
+/// Endpoints of earlier that are kept, at most.
+const EARLIER_MAX: usize = 1_000_000;
 
 /// Number of an agent within a story.
 pub type AgentNumber = u32;
@@ -52,6 +55,10 @@ pub struct Story {
     pub(super) sampled: HashMap<AgentNumber, u64>,
     /// Interactions and marks that found no room.
     pub(super) left_out: u64,
+    /// Endpoints that agents opened to before the time that is looked at.
+    earlier: HashSet<(AgentNumber, u8, AddressNumber, u16)>,
+    /// Agents of which there is something in `earlier`.
+    has_earlier: HashSet<AgentNumber>,
 }
 
 impl Story {
@@ -67,6 +74,13 @@ impl Story {
             Fact::Sampled { agent, interactions } => {
                 let agent = self.agent(&agent);
                 *self.sampled.entry(agent).or_default() += interactions;
+            }
+            Fact::Earlier { agent, protocol, remote } => {
+                let (agent, address) = (self.agent(&agent), self.address(remote.0));
+                self.has_earlier.insert(agent);
+                if self.earlier.len() < EARLIER_MAX {
+                    self.earlier.insert((agent, protocol, address, remote.1));
+                }
             }
             Fact::Address { agent, address } => {
                 let pair = (self.address(address), self.agent(&agent));
@@ -111,6 +125,18 @@ impl Story {
             self.addresses.push(address);
         }
         number
+    }
+
+    /// Whether an agent is known to have opened to an endpoint before the time that is looked at; `None` when nothing is known
+    /// of what it did then.
+    pub(super) fn opened_earlier(
+        &self,
+        agent: AgentNumber,
+        (protocol, address, port): (u8, AddressNumber, u16),
+    ) -> Option<bool> {
+        let is_whole = self.earlier.len() < EARLIER_MAX;
+        let is_known = self.has_earlier.contains(&agent) && is_whole;
+        is_known.then(|| self.earlier.contains(&(agent, protocol, address, port)))
     }
 
     /// How many agents were named.

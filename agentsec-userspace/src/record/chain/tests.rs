@@ -73,10 +73,11 @@ impl Script {
     fn chain(self, agent: &str, from: u64) -> Chain {
         let mut sealer = Sealer::new("host".into(), "boot".into(), Box::<UuidV7>::default());
         let mut story = Story::default();
-        for draft in self.0 {
-            read(sealer.seal(draft).to_line().as_bytes()).into_iter().for_each(|fact| story.tell(fact));
-        }
         let (from, to) = (Timestamp((START_S + from) * 1000), Timestamp((START_S + 10_000) * 1000));
+        for draft in self.0 {
+            let facts = read(sealer.seal(draft).to_line().as_bytes()).into_iter();
+            facts.filter_map(|fact| within(fact, from, to)).for_each(|fact| story.tell(fact));
+        }
         find(&story, &Settings { agent: agent.into(), from, to, common_percent: 50 }).unwrap()
     }
 }
@@ -123,6 +124,21 @@ fn the_scripted_story_gives_its_chain() {
 }
 
 #[test]
+fn what_the_first_agent_had_not_talked_to_before_is_suspicious() {
+    let opens = |script: Script, remote, second| {
+        script.opens("a", "10.0.0.1:1", remote, (second, second), (500, 500))
+    };
+    let script = opens(Script::default(), "198.51.100.9:443", 10);
+    let script = opens(opens(script, "198.51.100.9:443", 60), "203.0.113.9:443", 61);
+    let chain = script.violation("a", 55).chain("a", 50);
+    let found: Vec<_> = chain.exfiltration.iter().map(|out| out.endpoint.as_str()).collect();
+    assert_eq!((found, chain.counts.other_endpoints), (vec!["203.0.113.9:443"], 1), "{chain:?}");
+    // Of whom nothing is known, nothing is said.
+    let chain = opens(Script::default(), "203.0.113.9:443", 61).violation("a", 55).chain("a", 50);
+    assert!(chain.exfiltration.is_empty(), "{chain:?}");
+}
+
+#[test]
 fn time_is_respected() {
     // From a later moment on, B was not talked to any more, so nothing was reached.
     assert_eq!(edges(&story().chain("a", 14)), []);
@@ -140,7 +156,7 @@ fn time_is_respected() {
 #[test]
 fn an_address_is_an_agents_only_if_no_other_agent_is_there() {
     let listener = |agent, local| {
-        move |script: Script| script.flow(agent, OpenedBy::Remote, local, "10.9.9.9:5", (1, 2), (1, 1))
+        move |script: Script| script.flow(agent, OpenedBy::Remote, local, "10.9.9.9:5", (6, 7), (1, 1))
     };
     let opens =
         |script: Script| script.violation("a", 10).opens("a", "10.0.0.1:7", "10.0.0.2:80", (11, 12), (1, 1));
