@@ -55,11 +55,11 @@ fn chain() -> Chain {
 #[test]
 fn the_text_is_a_timeline_with_reasons_and_what_was_left_out() {
     let expected = "\
-from a, compromised since 1970-01-01T00:00:00.000Z, until 1970-01-01T00:01:40.000Z
+from a, taken as compromised from 1970-01-01T00:00:00.000Z on, until 1970-01-01T00:01:40.000Z
 
 1970-01-01T00:00:01.000Z  compromise        a: SECURITY_VIOLATION x \"quoted\" \u{fffd}[2J
 1970-01-01T00:00:02.000Z  lateral movement  a → b (hop 1), tcp 10.0.0.2:80
-                                            3 interactions, 2.0 KiB there, 10 B back; 1 agents talk to b
+                                            interactions: 3, 2.0 KiB there, 10 B back; agents that talk to b: 1
                                             flow 1:x=
                                             because both sides tell of the same flow
                                             also possible from c

@@ -27,7 +27,7 @@ pub(super) fn render(chain: &Chain, style: Style) -> String {
     lines.extend(chain.containment.iter().map(|moment| of_moment(moment, 3, "containment", Tone::Good)));
     lines.sort_by_key(|line| (line.at, line.order));
     let agent = harmless(&chain.agent);
-    let mut text = format!("from {agent}, compromised since {}, until {}\n\n", chain.from, chain.to);
+    let mut text = format!("from {agent}, taken as compromised from {} on, until {}\n\n", chain.from, chain.to);
     if chain.initial_compromise.is_empty() {
         text.push_str("no sign of a compromise of its own is in the log in that time\n");
     }
@@ -51,10 +51,10 @@ fn of_hop(hop: &Hop) -> Line {
     let text = format!("{} → {} (hop {}), {} {}", hop.from, hop.to, hop.hop, hop.protocol, hop.endpoint);
     let (sent, received) = (bytes(hop.bytes_sent), bytes(hop.bytes_received));
     let mut details = vec![format!(
-        "{} interactions, {sent} there, {received} back; {} agents talk to {}",
+        "interactions: {}, {sent} there, {received} back; agents that talk to {}: {}",
         count(hop.interactions),
-        hop.clients,
-        hop.to
+        hop.to,
+        hop.clients
     )];
     details.extend(hop.correlation_id.iter().map(|id| format!("flow {id}")));
     details.extend(hop.because.iter().map(|reason| format!("because {reason}")));
