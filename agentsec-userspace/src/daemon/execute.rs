@@ -3,11 +3,16 @@
 use agentsec_common::gate::state_in_force;
 use agentsec_common::policy::State;
 
+use std::time::Duration;
+
 use crate::clock;
 use crate::core::{Command, Done, Draft, Input, Refusal, Time, TripRef};
 use crate::record::writer::Told as Written;
 
 use super::Daemon;
+
+/// The most that a word waits for the state file. A crash before that is written holds the agent, which is safe.
+const QUICK: Duration = Duration::from_millis(200);
 
 /// What an operator is answered: one outcome per agent.
 pub(super) type Outcomes = Vec<(String, Result<Done, Refusal>)>;
@@ -47,8 +52,9 @@ impl Daemon {
                     let trip_seq = self.kernel.collector.ledger(slot).trip_seq;
                     state_in_force(before, trip_seq) == State::Open
                 }) {
-                    // The kernel drops already, so the word can wait until the file says why.
+                    // The kernel drops already, so the word can wait until the file says why, if the disk is quick.
                     self.save();
+                    self.state.wait(QUICK);
                 }
                 let opens = control.state == State::Open
                     && self.kernel.enforcer.control(slot).is_none_or(|before| before.state != State::Open);
@@ -113,15 +119,22 @@ impl Daemon {
         }
     }
 
-    /// Saves every breaker's details, if they have changed. What fails is tried again with the next turn.
+    /// Saves every breaker's details beside the loop, if they have changed.
     pub(super) fn save(&mut self) {
         if !self.state.is_dirty() {
             return;
         }
         let states = self.engine.states(clock::now(), &self.boot_id);
-        match self.state.save(states) {
-            Ok(()) => self.alerts.retain(|alert| !alert.starts_with("state:")),
-            Err(error) => self.complain("state", &error),
+        if let Err(error) = self.state.save(states) {
+            self.complain("state", &error);
+        }
+    }
+
+    /// Whether a file is saved: operators see it as long as it is not.
+    pub(super) fn tell_trouble(&mut self, about: &str, trouble: Option<String>) {
+        match trouble {
+            Some(trouble) => self.complain(about, &anyhow::Error::msg(trouble)),
+            None => self.alerts.retain(|alert| !alert.starts_with(&format!("{about}:"))),
         }
     }
 }

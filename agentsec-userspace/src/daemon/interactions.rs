@@ -16,14 +16,12 @@ use crate::core::interaction::{Book, BookSettings, Remembered, Standing, Teller,
 use crate::kernel::ring::FlowTold;
 use crate::record::writer::QUEUE_EVENTS;
 
-use super::patience::Patience;
 use super::roster::{Key, Member};
+use super::saver::Saver;
 use super::{Daemon, told};
 
 /// Records handled before anything else gets its turn: more than come within a tick.
 const RECORDS_PER_TURN: usize = 8192;
-/// After what could not be kept, nanoseconds.
-const RETRY_NS: u64 = 1_000_000_000;
 /// Turns in which a full ring is read.
 const RING_TURNS: usize = 4;
 /// Bits of an address prefix that is one address.
@@ -34,10 +32,8 @@ pub(super) struct Interactions {
     book: Book,
     /// Agents whose connections are told, as of the latest look at all of them.
     tellers: BTreeMap<Slot, Known>,
-    /// What is to be kept of what was told, and not before when, monotonic nanoseconds.
-    unkept: Option<Vec<Remembered>>,
-    next_keep_ns: u64,
-    patience: Patience,
+    /// What keeps what was told.
+    saver: Saver,
 }
 
 /// What is needed of an agent while its connections are looked at.
@@ -54,17 +50,11 @@ impl Known {
 }
 
 impl Interactions {
-    pub(super) fn new(settings: BookSettings) -> Self {
+    pub(super) fn new(settings: BookSettings, saver: Saver) -> Self {
         let mut seed = [0; 8];
         // Without it agents could foresee what is sampled, and nothing worse.
         let _ = getrandom::fill(&mut seed);
-        Self {
-            book: Book::new(settings, u64::from_ne_bytes(seed)),
-            tellers: BTreeMap::new(),
-            unkept: None,
-            next_keep_ns: 0,
-            patience: Patience::default(),
-        }
+        Self { book: Book::new(settings, u64::from_ne_bytes(seed)), tellers: BTreeMap::new(), saver }
     }
 
     pub(super) fn configure(&mut self, settings: BookSettings) {
@@ -83,12 +73,6 @@ impl Interactions {
         if let Some(known) = self.tellers.get(&key.slot()) {
             self.book.ended(now, known.teller(), &FlowRecord::of(key, flow));
         }
-    }
-
-    /// What is to be kept now of what was told.
-    fn take_for_keeping(&mut self, now: Time) -> Option<Vec<Remembered>> {
-        self.unkept = self.book.take_for_keeping().or(self.unkept.take());
-        self.unkept.take_if(|_| now.mono_ns >= self.next_keep_ns)
     }
 
     /// All connections were looked at.
@@ -171,9 +155,10 @@ impl Daemon {
         let (standings, room) = (self.standings(now), self.room());
         let drafts = self.interactions.book.turn(now, &standings, room);
         self.record_all(now, drafts);
-        if let Some(flows) = self.interactions.take_for_keeping(now) {
-            self.keep_told(now, flows);
+        if let Some(flows) = self.interactions.book.take_for_keeping() {
+            self.keep_told(&flows);
         }
+        self.tell_trouble("flows.json", self.interactions.saver.trouble());
     }
 
     /// Takes up what an earlier daemon has told of connections that live, and takes what has ended since, while it is known
@@ -203,15 +188,13 @@ impl Daemon {
         }
     }
 
-    /// Keeps what was told; what fails is tried again.
-    fn keep_told(&mut self, now: Time, flows: Vec<Remembered>) {
-        match told::write(&self.interactions.patience, &self.options.state_dir, &self.boot_id, &flows) {
-            Ok(()) => self.alerts.retain(|alert| !alert.starts_with("interactions:")),
-            Err(error) => {
-                self.complain("interactions", &error);
-                self.interactions.unkept = Some(flows);
-                self.interactions.next_keep_ns = now.mono_ns.saturating_add(RETRY_NS);
+    fn keep_told(&mut self, flows: &[Remembered]) {
+        match told::document(&self.boot_id, flows) {
+            Ok(bytes) => {
+                self.interactions.saver.save(bytes);
+                self.alerts.retain(|alert| !alert.starts_with("interactions:"));
             }
+            Err(error) => self.complain("interactions", &error),
         }
     }
 
@@ -222,7 +205,8 @@ impl Daemon {
         let drafts = self.interactions.book.finish(now, &standings, room);
         self.record_all(now, drafts);
         let flows = self.interactions.book.remembered();
-        self.keep_told(now, flows);
+        self.keep_told(&flows);
+        self.interactions.saver.wait(super::LAST_SAVE);
     }
 
     /// How every agent stands; nothing when nobody asks.

@@ -16,13 +16,13 @@ mod networks;
 mod observe;
 mod operate;
 mod outside;
-mod patience;
 mod recorder;
 mod recovery;
 mod reload;
 mod report;
 mod roster;
 mod samples;
+mod saver;
 mod signals;
 mod start;
 mod state;
@@ -66,6 +66,9 @@ use state::StateFile;
 
 /// How often filters are looked for whose removal the bell may have missed, nanoseconds.
 const REPAIR_NS: u64 = 5_000_000_000;
+
+/// The most that each file is waited for when the daemon stops.
+const LAST_SAVE: Duration = Duration::from_secs(10);
 
 /// Notices handled before anything else gets its turn.
 const NOTICES_PER_TURN: usize = 256;
@@ -240,6 +243,7 @@ impl Daemon {
         self.keep_times(now, &observations);
         self.handle(now, Input::Observed(observations));
         self.keep_interactions(now);
+        self.tell_trouble("state", self.state.trouble());
         self.keep_recorders(now);
         if now.mono_ns >= self.next_reclaim_ns {
             self.next_reclaim_ns = now.mono_ns + 1_000_000_000;
@@ -310,6 +314,7 @@ impl Daemon {
         self.record(now, Draft::daemon(now, EventKind::DaemonStopped, data));
         self.state.touch();
         self.save();
+        self.state.wait(LAST_SAVE);
         if !self.log.close() {
             eprintln!("agentsec: the log could not be ended in time; its next writer takes up what it finds");
         }

@@ -32,7 +32,7 @@ use super::networks::Networks;
 use super::reload::install_profiles;
 use super::roster::Roster;
 use super::state::StateFile;
-use super::{Daemon, RunOptions};
+use super::{Daemon, RunOptions, told};
 
 impl Daemon {
     /// Loads or takes over, and puts the configuration into force.
@@ -51,6 +51,7 @@ impl Daemon {
         // The pins' lock also keeps a second daemon from the files.
         let mut kernel = Kernel::open(&pins, &capacities(&config))?;
         let state = StateFile::open(&options.state_dir)?;
+        let told_of = told::saver(&options.state_dir)?;
         let log = open_log(&options.state_dir, &config, &boot_id)
             .with_context(|| format!("cannot open the log in {}", options.state_dir.display()))?;
         let (amiss, no_second) = (log.amiss, log.no_second);
@@ -69,7 +70,7 @@ impl Daemon {
             flows: Flows::default(),
             recent: BTreeMap::new(),
             samples: super::Samples::default(),
-            interactions: Interactions::new(config.interactions.settings),
+            interactions: Interactions::new(config.interactions.settings, told_of),
             recorders: super::Recorders::start(&options, host_name()),
             recovery: None,
             outside: super::outside::Outside::default(),

@@ -1,15 +1,17 @@
 //! What survives the daemon beside the pins: every breaker's details, in one file that is replaced whole.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File};
-use std::io::{self, Write};
-use std::path::{Path, PathBuf};
+use std::fs;
+use std::io;
+use std::path::Path;
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
 
-use super::patience::Patience;
 use crate::core::persist::AgentState;
+
+use super::saver::{Saver, Target};
 
 /// Version of the file's format.
 const FORMAT: u32 = 1;
@@ -22,11 +24,10 @@ struct Document {
 
 /// The state file.
 pub(super) struct StateFile {
-    path: PathBuf,
+    saver: Saver,
     dirty: bool,
     /// States of agents that are not known now: they may come back.
     absent: BTreeMap<String, AgentState>,
-    patience: Patience,
 }
 
 impl StateFile {
@@ -34,7 +35,8 @@ impl StateFile {
     ///
     /// # Errors
     ///
-    /// When it cannot be read or understood: starting without it could let a contained agent out.
+    /// When it cannot be read or understood: starting without it could let a contained agent out. When there is no thread to
+    /// write it.
     pub(super) fn open(directory: &Path) -> Result<Self> {
         let path = directory.join("state.json");
         let absent = match fs::read(&path) {
@@ -44,7 +46,9 @@ impl StateFile {
             Err(error) if error.kind() == io::ErrorKind::NotFound => BTreeMap::new(),
             Err(error) => return Err(error).with_context(|| format!("cannot read {}", path.display())),
         };
-        Ok(Self { path, dirty: false, absent, patience: Patience::default() })
+        let target = Target { path, is_synced: true };
+        let saver = Saver::start("state", target).context("starting the thread that saves states")?;
+        Ok(Self { saver, dirty: false, absent })
     }
 
     /// Takes what was saved of an agent.
@@ -62,19 +66,26 @@ impl StateFile {
         self.dirty
     }
 
-    /// Replaces the file by `known` and what is kept of absent agents.
+    /// Replaces the file by `known` and what is kept of absent agents, soon.
     ///
     /// # Errors
     ///
-    /// When it cannot be written, or the disk hangs: the old one stays, and it stays dirty.
+    /// When it cannot be put into words: it stays dirty.
     pub(super) fn save(&mut self, known: Vec<AgentState>) -> Result<()> {
         let agents = known.into_iter().chain(self.absent.values().cloned()).collect();
-        let bytes = serde_json::to_vec_pretty(&Document { format: FORMAT, agents })?;
-        let path = self.path.clone();
-        let written = self.patience.write(move || Ok(replace(&path, &bytes)?));
-        written.with_context(|| format!("cannot save {}", self.path.display()))?;
+        self.saver.save(serde_json::to_vec_pretty(&Document { format: FORMAT, agents })?);
         self.dirty = false;
         Ok(())
+    }
+
+    /// Waits until the file says what was saved, for at most `limit`.
+    pub(super) fn wait(&self, limit: Duration) {
+        self.saver.wait(limit);
+    }
+
+    /// Why the file does not say what was saved, if it should by now.
+    pub(super) fn trouble(&self) -> Option<String> {
+        self.saver.trouble()
     }
 }
 
@@ -84,20 +95,6 @@ fn parse(bytes: &[u8]) -> Result<BTreeMap<String, AgentState>> {
         bail!("its format is {}, and this version knows {FORMAT}", document.format);
     }
     Ok(document.agents.into_iter().map(|agent| (agent.id.clone(), agent)).collect())
-}
-
-/// Writes beside, syncs, renames: a crash leaves the old file or the new one.
-fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    use std::os::unix::fs::OpenOptionsExt;
-    let beside = path.with_extension("json.new");
-    let mut file = File::options().write(true).create(true).truncate(true).mode(0o600).open(&beside)?;
-    file.write_all(bytes)?;
-    file.sync_all()?;
-    fs::rename(&beside, path)?;
-    match path.parent() {
-        Some(directory) => File::open(directory)?.sync_all(),
-        None => Ok(()),
-    }
 }
 
 #[cfg(test)]
@@ -124,9 +121,13 @@ mod tests {
             "deadline_wall_ns": null, "boot_id": "b", "incident": "i", "tripped": null, "shadowed_from": null,
         }))
         .unwrap();
-        StateFile::open(directory.path()).unwrap().save(vec![state.clone()]).unwrap();
+        let long = Duration::from_secs(60);
+        let mut file = StateFile::open(directory.path()).unwrap();
+        file.save(vec![state.clone()]).unwrap();
+        file.wait(long);
         let mut file = StateFile::open(directory.path()).unwrap();
         file.save(Vec::new()).unwrap();
+        file.wait(long);
         let mut file = StateFile::open(directory.path()).unwrap();
         assert_eq!(file.take("a"), Some(state), "nobody asked for it, so it was kept");
         assert_eq!(file.take("a"), None);

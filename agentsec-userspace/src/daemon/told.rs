@@ -2,16 +2,16 @@
 //! connections' own numbers, which are gone when the machine stops; so it is not synced, and one of another boot is not read.
 
 use std::borrow::Cow;
-use std::fs::{self, File};
-use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::fs::File;
+use std::io;
 use std::path::Path;
 
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 
-use super::patience::Patience;
 use crate::core::interaction::Remembered;
+
+use super::saver::{Saver, Target};
 
 const NAME: &str = "flows.json";
 /// The most that is read: more than all connections that there can be in a list of the default size.
@@ -44,32 +44,25 @@ pub(super) fn read(directory: &Path, boot_id: &str) -> Result<Vec<Remembered>> {
     Ok(if document.boot_id == boot_id { document.flows.into_owned() } else { Vec::new() })
 }
 
-/// Keeps what was told. A crash of the daemon leaves the old file or the new one.
+/// What keeps it from now on.
 ///
 /// # Errors
 ///
-/// When it cannot be written, or the disk hangs; the old one stays.
-pub(super) fn write(
-    patience: &Patience,
-    directory: &Path,
-    boot_id: &str,
-    flows: &[Remembered],
-) -> Result<()> {
-    let path = directory.join(NAME);
-    let bytes = serde_json::to_vec(&Document { boot_id: boot_id.into(), flows: flows.into() })?;
-    let target = path.clone();
-    let written = patience.write(move || {
-        let beside = target.with_extension("json.new");
-        let mut file = File::options().write(true).create(true).truncate(true).mode(0o600).open(&beside)?;
-        file.write_all(&bytes)?;
-        Ok(fs::rename(&beside, &target)?)
-    });
-    written.with_context(|| format!("cannot write {}", path.display()))
+/// When there is no thread for it.
+pub(super) fn saver(directory: &Path) -> Result<Saver> {
+    let target = Target { path: directory.join(NAME), is_synced: false };
+    Saver::start("flows", target).context("starting the thread that keeps what was told of connections")
+}
+
+/// What the file shall say.
+pub(super) fn document(boot_id: &str, flows: &[Remembered]) -> Result<Vec<u8>> {
+    Ok(serde_json::to_vec(&Document { boot_id: boot_id.into(), flows: flows.into() })?)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::fs;
 
     #[test]
     fn what_was_told_is_kept_for_this_boot_only_and_a_spoilt_file_is_told() {
@@ -80,7 +73,7 @@ mod tests {
         });
         let flows: Vec<Remembered> = vec![serde_json::from_value(flow).unwrap()];
         assert_eq!(read(directory.path(), "boot").unwrap(), []);
-        write(&Patience::default(), directory.path(), "boot", &flows).unwrap();
+        fs::write(directory.path().join(NAME), document("boot", &flows).unwrap()).unwrap();
         assert_eq!(read(directory.path(), "boot").unwrap(), flows);
         assert_eq!(read(directory.path(), "another").unwrap(), []);
         fs::write(directory.path().join(NAME), "{").unwrap();
