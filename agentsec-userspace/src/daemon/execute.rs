@@ -120,6 +120,15 @@ impl Daemon {
         }
     }
 
+    /// Whether the log's disk answers: operators see it as long as it does not.
+    pub(super) fn watch_log(&mut self, now: Time) {
+        let is_silent = self.silence.is_silent(now, self.log.counts());
+        // One that refuses has said why.
+        let refuses = self.alerts.iter().any(|alert| alert.starts_with("events:"));
+        let trouble = (is_silent && !refuses).then(|| "the disk does not answer; events wait".to_owned());
+        self.tell_trouble("log", trouble);
+    }
+
     /// Waits until the state file says what was saved, unless the disk is slow.
     pub(super) fn settle_state(&self) {
         self.state.wait(QUICK);
