@@ -148,8 +148,12 @@ fn daemon_lines(daemon: &DaemonStatus, style: Style) -> String {
         0 => String::new(),
         pending => style.paint(Tone::Warning, &format!("; {pending} attachments pending")),
     };
+    let waiting = match daemon.events.queued {
+        0 => String::new(),
+        queued => style.paint(Tone::Warning, &format!(", {} waiting", count(queued))),
+    };
     format!(
-        "agentsec {} (pid {}), up {}, Linux {}, {}, every {} ms\nagents: {}, {}, {}{pending}; events: {} written\n",
+        "agentsec {} (pid {}), up {}, Linux {}, {}, every {} ms\nagents: {}, {}, {}{pending}; events: {} written{waiting}\n",
         harmless(&daemon.version),
         daemon.pid,
         duration(Duration::from_secs(daemon.uptime_s)),
@@ -278,6 +282,9 @@ AGENT    STATE  MODE      RISK  TOP                OUT  DROPPED    IN  DROPPED  
 crawler  OPEN   enforce  0.700  volume 0.400  10.0 MiB  4.0 MiB  99 B        0       40  51.5 ms  130 ms  veth-crawler  volume limit by kernel 1 min ago; probes in 12 s
 ";
         assert_eq!(render(&one_agent(), NOW, Style::default()), expected);
+        let mut status = one_agent();
+        status.daemon.events.queued = 3;
+        assert!(render(&status, NOW, Style::default()).contains("5 written, 3 waiting\n"));
     }
 
     #[test]

@@ -11,8 +11,9 @@ use crate::record::writer::Told as Written;
 
 use super::Daemon;
 
-/// The most that a word waits for the state file. A crash before that is written holds the agent, which is safe.
-const QUICK: Duration = Duration::from_millis(200);
+/// The most that a word or an answer waits for the state file, and once only: a disk that is slower is not waited for again.
+/// A crash before the file is written holds the agent, which is safe.
+const QUICK: Duration = Duration::from_secs(1);
 
 /// What an operator is answered: one outcome per agent.
 pub(super) type Outcomes = Vec<(String, Result<Done, Refusal>)>;
@@ -54,7 +55,7 @@ impl Daemon {
                 }) {
                     // The kernel drops already, so the word can wait until the file says why, if the disk is quick.
                     self.save();
-                    self.state.wait(QUICK);
+                    self.settle_state();
                 }
                 let opens = control.state == State::Open
                     && self.kernel.enforcer.control(slot).is_none_or(|before| before.state != State::Open);
@@ -117,6 +118,20 @@ impl Daemon {
             }
             Written::Fine => self.alerts.retain(|alert| !alert.starts_with("events:")),
         }
+    }
+
+    /// Whether the log's disk answers: operators see it as long as it does not.
+    pub(super) fn watch_log(&mut self, now: Time) {
+        let is_silent = self.silence.is_silent(now, self.log.counts());
+        // One that refuses has said why.
+        let refuses = self.alerts.iter().any(|alert| alert.starts_with("events:"));
+        let trouble = (is_silent && !refuses).then(|| "the disk does not answer; events wait".to_owned());
+        self.tell_trouble("log", trouble);
+    }
+
+    /// Waits until the state file says what was saved, unless the disk is slow.
+    pub(super) fn settle_state(&self) {
+        self.state.wait(QUICK);
     }
 
     /// Saves every breaker's details beside the loop, if they have changed.

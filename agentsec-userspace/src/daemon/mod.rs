@@ -24,6 +24,7 @@ mod roster;
 mod samples;
 mod saver;
 mod signals;
+mod silence;
 mod start;
 mod state;
 mod told;
@@ -62,6 +63,7 @@ use networks::Networks;
 use recorder::Recorders;
 use roster::Roster;
 use samples::Samples;
+use silence::Silence;
 use state::StateFile;
 
 /// How often filters are looked for whose removal the bell may have missed, nanoseconds.
@@ -84,6 +86,7 @@ struct Daemon {
     kernel: Kernel,
     engine: Engine,
     log: Writer,
+    silence: Silence,
     state: StateFile,
     roster: Roster,
     rows: BTreeMap<String, Row>,
@@ -244,6 +247,7 @@ impl Daemon {
         self.handle(now, Input::Observed(observations));
         self.keep_interactions(now);
         self.tell_trouble("state", self.state.trouble());
+        self.watch_log(now);
         self.keep_recorders(now);
         if now.mono_ns >= self.next_reclaim_ns {
             self.next_reclaim_ns = now.mono_ns + 1_000_000_000;

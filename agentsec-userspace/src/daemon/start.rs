@@ -61,6 +61,7 @@ impl Daemon {
         let mut daemon = Self {
             engine: Engine::new(config.guard),
             log,
+            silence: super::Silence::new(started),
             state,
             roster: Roster::default(),
             rows,

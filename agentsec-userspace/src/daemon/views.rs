@@ -35,9 +35,12 @@ impl Daemon {
                 drop(reply.send(self.report(&agent, &report, &by)));
             }
             Request::Reload { by, reply } => drop(reply.send(self.reload(&by))),
-            Request::Settle { reply } => self.log.after(move || {
-                let _ = reply.send(());
-            }),
+            Request::Settle { reply } => {
+                self.settle_state();
+                self.log.after(move || {
+                    let _ = reply.send(());
+                });
+            }
             Request::Refused(refusal) => self.refused(&refusal),
         }
     }
