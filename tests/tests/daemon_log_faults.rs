@@ -56,7 +56,8 @@ fn what_was_acknowledged_outlives_a_disk_that_fails_for_a_while_and_a_machine_th
     let disk = ThinDisk::over(&daemon.paths().state(), behind.path())?;
     daemon.begin()?;
     daemon.wait_ready()?;
-    let mut scene = Scene { daemon, lab };
+    // The disk goes before the directory that it lies over.
+    let (mut scene, disk) = (Scene { daemon, lab }, disk);
     disk.fail()?;
     // Reports are not synced, and are more than the write-ahead file has room for. What an operator does is synced: that tells.
     let reports = report(&scene, 4000)?;
@@ -86,7 +87,7 @@ fn a_disk_that_breaks_hinders_no_enforcement_and_events_go_the_second_way() -> R
     let disk = BreakingDisk::over(&daemon.paths().state())?;
     daemon.begin()?;
     daemon.wait_ready()?;
-    let mut scene = Scene { daemon, lab };
+    let (mut scene, disk) = (Scene { daemon, lab }, disk);
     scene.daemon.cli_ok(&["shadow", NAMES[0]])?;
     disk.fail()?;
     scene.daemon.cli_ok(&["shadow", NAMES[0], "--off"])?;
@@ -109,6 +110,8 @@ fn a_disk_that_breaks_hinders_no_enforcement_and_events_go_the_second_way() -> R
     assert_eq!(code, Some(0), "{report}");
     let events = scene.daemon.events()?;
     assert_eq!(count(&events, "OPERATOR_COMMAND"), 3, "each that was answered is in the log, once");
+    let losses: Vec<&Value> = events.iter().filter(|event| event["event_type"] == "LOSS").collect();
+    assert!(losses.iter().any(|loss| loss["event_data"]["what"] == "log_gap"), "{losses:?}");
     assert_eq!(fs::metadata(&letters)?.len(), 0);
     Ok(())
 }
@@ -117,10 +120,10 @@ fn a_disk_that_breaks_hinders_no_enforcement_and_events_go_the_second_way() -> R
 fn a_disk_that_hangs_keeps_no_operator_waiting_and_nothing_is_lost() -> Result<()> {
     let lab = Lab::routed(1)?;
     let mut daemon = Launch::new(lab.host(), &config(1)).prepare()?;
-    let _disk = BreakingDisk::over(&daemon.paths().state())?;
+    let disk = BreakingDisk::over(&daemon.paths().state())?;
     daemon.begin()?;
     daemon.wait_ready()?;
-    let mut scene = Scene { daemon, lab };
+    let (mut scene, _disk) = (Scene { daemon, lab }, disk);
     let hanging = Hanging::at(&scene.daemon.paths().state())?;
     // Each of these would end after 15 s with an error.
     for _ in 0..2 {
@@ -190,13 +193,14 @@ fn a_wall_clock_that_steps_changes_no_circuit_and_no_order_of_the_log() -> Resul
         step(&clock, offset)?;
         scene.daemon.cli_ok(&["release", NAMES[0]])?;
     }
-    let of_last =
-        scene.daemon.cli_ok(&["events", "--since", "1h", "--type", "operator_command", "--json"])?;
-    assert_eq!(of_last.lines().count(), 2, "by the time that it had then: {of_last}");
+    let text = |event: &Value, key: &str| event[key].as_str().unwrap_or_default().to_owned();
+    let late = scene.daemon.cli_ok(&["events", "--since", "1h", "--type", "operator_command", "--json"])?;
+    let late: Vec<Value> = late.lines().map(serde_json::from_str).collect::<Result<_, _>>()?;
+    let late: Vec<String> = late.iter().map(|event| text(&event["event_data"], "reason")).collect();
+    assert_eq!(late, ["at +400d", "", "at +0", ""], "by the times that they had then");
     scene.daemon.terminate()?;
     let events = scene.daemon.events()?;
     assert_eq!(count(&events, "OPERATOR_COMMAND"), 2 * steps);
-    let text = |event: &Value, key: &str| event[key].as_str().unwrap_or_default().to_owned();
     let mut ids: Vec<String> = events.iter().map(|event| text(event, "event_id")).collect();
     ids.sort();
     ids.dedup();

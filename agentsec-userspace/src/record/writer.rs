@@ -236,7 +236,8 @@ impl Work {
         self.publish_at_ns = None;
         match published {
             Ok(()) => {
-                if std::mem::take(&mut self.trouble) && self.journal.retry_at_ns().is_none() {
+                // While events wait it is not over: the publishing after they are written tells.
+                if self.journal.retry_at_ns().is_none() && std::mem::take(&mut self.trouble) {
                     let _ = self.tell.send(Told::Fine);
                 }
             }
