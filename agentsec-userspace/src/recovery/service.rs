@@ -215,12 +215,12 @@ impl Service {
             let is_open = now.state == State::Open;
             return is_open.then(|| self.shared.now().earlier(world.common.lookback_ns));
         };
-        let trip = Moment::wall(now.tripped_ns.unwrap_or_else(|| clock::now().wall_ns));
+        let trip_ns = now.tripped_ns.unwrap_or_else(|| clock::now().wall_ns);
         let (log, index) = self.log();
         let lookback_ns = world.common.lookback_ns;
-        let first = suspicion::first((&log, &index), agent, incident, &trip, lookback_ns);
+        let first = suspicion::first((&log, &index), agent, incident, trip_ns, lookback_ns);
         // Without a log it is the trip, with the lookback for safety.
-        Some(first.unwrap_or_else(|_| trip.earlier(lookback_ns)))
+        Some(first.unwrap_or_else(|_| Moment::wall(trip_ns).earlier(lookback_ns)))
     }
 
     /// An agent's snapshots, oldest first, with what is to be known of each.
