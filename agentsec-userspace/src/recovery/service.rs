@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use agentsec_common::policy::State;
 use tokio::sync::mpsc;
@@ -29,6 +29,9 @@ use super::suspicion;
 use super::testimony::{Attested, Testimony};
 use super::world::{Told, World};
 use super::{automatic, memory, store, tiers, work};
+
+/// The most that the daemon's end waits for what is cancelled.
+const ENDING: Duration = Duration::from_secs(2);
 
 /// Where things are.
 #[derive(Clone, Debug)]
@@ -102,9 +105,13 @@ impl Service {
         *lock(&self.shared.world) = Arc::new(world);
     }
 
-    /// Cancels what is running. Recoveries that have begun to put state in place go on or are taken up next time.
+    /// Cancels what is running, and waits a moment for it, so that nobody stays frozen. A recovery is not undone on the
+    /// way out, which would be another race against the end: the next daemon takes it up as if this one had been killed.
     pub fn stop(&self) {
-        lock(&self.shared.jobs).cancel_all();
+        let started = Instant::now();
+        while lock(&self.shared.jobs).cancel() > 0 && started.elapsed() < ENDING {
+            thread::sleep(Duration::from_millis(5));
+        }
     }
 
     /// How the agents are.

@@ -336,7 +336,9 @@ impl Store {
             .custom_flags(libc::O_NOFOLLOW)
             .open(&path)
             .map_err(|error| Failure::new(Kind::Damaged, format!("{}: {error}", path.display())))?;
-        let mut command = operators_command(self.spec.restore.iter().map(String::as_str));
+        // It ends with the daemon: the next one begins it anew, and two at once would spoil the state.
+        let words = child::ending_with_us().into_iter().chain(self.spec.restore.iter().map(String::as_str));
+        let mut command = operators_command(words);
         command.stdin(content);
         self.end(command, &self.spec.restore, cancel)
     }

@@ -336,7 +336,11 @@ fn bring_back(
     progress: Progress,
     work: impl FnOnce(&mut Recovery<'_>) -> Result<(), Failure>,
 ) -> Result<Value, Failure> {
-    let (mut tell_step, subjects) = (|message: String| task.say(message), subjects(task, &progress)?);
+    let mut tell_step = |message: String| task.say(message);
+    let subjects = match subjects(task, &progress) {
+        Ok(subjects) => subjects,
+        Err(failure) => return conclude(task, &progress, Err(failure)),
+    };
     let home = store::home(&task.service.shared().paths.state_dir);
     let mut recovery = Recovery {
         home: &home,
