@@ -217,10 +217,11 @@ fn try_tidy(task: &Task, world: &World, group: &[String]) -> Result<(), Failure>
         .iter()
         .filter_map(|(name, catalogue)| {
             let keep = world.agents.get(name)?.recovery.keep;
+            let keep = group.contains(name).then_some(keep);
             Some((name.clone(), Shelf { records: &catalogue.records, keep }))
         })
         .collect();
-    for (name, ids) in retention::removable(&shelves).into_iter().filter(|(name, _)| group.contains(name)) {
+    for (name, ids) in retention::removable(&shelves) {
         let store = world.store(&name, state_dir)?;
         // What the repository has let go already, a server's own retention or a run that was killed, needs no leave.
         let is_gone =
