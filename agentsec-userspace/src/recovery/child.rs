@@ -60,7 +60,7 @@ impl fmt::Display for ChildError {
             Self::TimedOut(after) => write!(out, "was killed: it took longer than {} s", after.as_secs()),
             Self::Cancelled => out.write_str("was cancelled"),
             Self::GaveUp(line) => write!(out, "was killed: {line}"),
-            Self::Io(error) => error.fmt(out),
+            Self::Io(error) => write!(out, "was given up: {error}"),
         }
     }
 }

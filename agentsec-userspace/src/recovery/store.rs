@@ -11,7 +11,7 @@ use std::time::Duration;
 use crate::config::recovery::{AgentRecovery, RecoveryConfig, StateSource};
 
 use super::catalogue::{Catalogue, Record};
-use super::child::{self, Bounds, Cancel};
+use super::child::{self, Bounds, Cancel, ChildError};
 use super::durable;
 use super::error::{Failure, Kind};
 use super::key;
@@ -167,6 +167,10 @@ impl Store {
         tags.extend(wish.depends.iter().map(|(agent, id)| format!("depends:{agent}={id}")));
         let stored = self.restic.backup(&parent, &name, &tags, cancel, progress);
         let finished = now();
+        if self.restic.is_local() && stored.as_ref().is_err_and(|failure| failure.kind == Kind::NoSpace) {
+            // What was stored of it fills the disk that the forensic log may be on, and nobody else would remove it.
+            let _ = self.restic.prune(cancel);
+        }
         if matches!(self.spec.source, StateSource::Command(_)) {
             staging::clear(&parent)?;
         }
@@ -225,6 +229,13 @@ impl Store {
     fn spool(&self, words: &[String], cancel: &Cancel) -> Result<PathBuf, Failure> {
         let spool = self.file("spool");
         staging::clear(&spool)?;
+        self.spool_into(&spool, words, cancel).inspect_err(|_| {
+            // It may have filled the disk. What stays is removed the next time.
+            let _ = staging::clear(&spool);
+        })
+    }
+
+    fn spool_into(&self, spool: &Path, words: &[String], cancel: &Cancel) -> Result<PathBuf, Failure> {
         let directory = spool.join(STREAM_DIRECTORY);
         durable::private_directory(&directory)?;
         let file = File::create(directory.join(STREAM_FILE)).map_err(Failure::io(spool.display()))?;
@@ -236,7 +247,12 @@ impl Store {
         let failed = |why: &dyn std::fmt::Display| {
             Failure::new(Kind::Command, format!("the command {} that tells the state {why}", words[0]))
         };
-        let ended = ended.map_err(|error| failed(&error))?;
+        let ended = ended.map_err(|error| match error {
+            ChildError::Io(error) if error.kind() == std::io::ErrorKind::StorageFull => {
+                Failure::io(format!("keeping what {} tells of the state", words[0]))(error)
+            }
+            error => failed(&error),
+        })?;
         if ended.status.success() {
             return Ok(directory);
         }
