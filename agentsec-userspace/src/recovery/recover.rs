@@ -24,6 +24,25 @@ pub struct Subject {
     pub cgroup: Option<PathBuf>,
 }
 
+impl Subject {
+    /// What can be known before anything is done: whether something stops it, and its state can be put in place.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be brought back as it is.
+    pub fn check(&self, agent: &str) -> Result<(), Failure> {
+        if self.store.spec.stop.is_empty() && self.cgroup.is_none() {
+            let message =
+                format!("nothing stops `{agent}`: it has neither agents.{agent}.recovery.stop nor a cgroup");
+            return Err(Failure::new(Kind::Target, message));
+        }
+        match &self.store.spec.source {
+            StateSource::Directory(directory) => self.store.place(&Target::of(directory)?, agent).map(drop),
+            _ => Ok(()),
+        }
+    }
+}
+
 /// A recovery at work.
 pub struct Recovery<'a> {
     /// Directory of everything about recovery.
@@ -87,14 +106,7 @@ impl<'a> Recovery<'a> {
     /// What can be known before anything is done.
     fn check(&self) -> Result<(), Failure> {
         for step in &self.progress.plan.steps {
-            let subject = self.subject(&step.agent)?;
-            if subject.store.spec.stop.is_empty() && subject.cgroup.is_none() {
-                let message = format!(
-                    "nothing stops `{}`: it has neither agents.{}.recovery.stop nor a cgroup",
-                    step.agent, step.agent
-                );
-                return Err(Failure::new(Kind::Command, message));
-            }
+            self.subject(&step.agent)?.check(&step.agent)?;
         }
         Ok(())
     }

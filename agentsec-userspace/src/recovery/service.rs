@@ -183,7 +183,7 @@ impl Service {
     ///
     /// # Errors
     ///
-    /// When no snapshot will do.
+    /// When no snapshot will do, or one of the group could not be stopped or its state not be put in place.
     pub fn plan(&self, agent: &str, wanted: Option<&str>) -> Result<Plan, Failure> {
         let world = self.world();
         world.agent(agent)?;
@@ -198,7 +198,12 @@ impl Service {
                 known.suspicious.insert(name.clone(), since);
             }
         }
-        plan::plan(&known, agent, wanted).map_err(no_plan)
+        let plan = plan::plan(&known, agent, wanted).map_err(no_plan)?;
+        for step in &plan.steps {
+            let (state_dir, cgroups) = (&self.shared.paths.state_dir, self.shared.cgroups());
+            world.subject(&step.agent, state_dir, cgroups)?.check(&step.agent)?;
+        }
+        Ok(plan)
     }
 
     /// What the log says of an agent's snapshots.
