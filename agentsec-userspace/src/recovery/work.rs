@@ -36,16 +36,14 @@ pub(super) fn create(
     by: &str,
     automated: bool,
 ) -> Result<Value, Failure> {
-    let taken = take(task, group, by).and_then(|mut records| {
-        // Nobody is frozen any more. What the repository is asked for here anyway names the trees of what was just made.
-        for (name, record) in &mut records {
-            look_for_strangers(task, name);
-            let store = task.service.world().store(name, &task.service.shared().paths.state_dir)?;
-            *record = store.catalogue()?.find(&record.id)?.clone();
-        }
-        for (name, record) in &records {
-            tell_snapshot(task, name, "created", record, json!({ "by": by, "automated": automated }));
-        }
+    let mut records = Vec::new();
+    let taken = take(task, group, by, &mut records);
+    // Nobody is frozen any more. What was taken is in the catalogue, whether or not the others followed.
+    for (name, record) in &mut records {
+        name_tree(task, name, record);
+        tell_snapshot(task, name, "created", record, json!({ "by": by, "automated": automated }));
+    }
+    let taken = taken.and_then(|()| {
         records
             .iter()
             .map(|(name, record)| {
@@ -73,7 +71,19 @@ pub(super) fn create(
     }
 }
 
-fn take(task: &Task, group: &[String], by: &str) -> Result<Vec<(String, Record)>, Failure> {
+/// What the repository is asked for anyway names the tree of a snapshot that was just made. Should that fail, its id
+/// stands for it.
+fn name_tree(task: &Task, agent: &str, record: &mut Record) {
+    look_for_strangers(task, agent);
+    let store = task.service.world().store(agent, &task.service.shared().paths.state_dir);
+    let catalogue = store.and_then(|store| store.catalogue());
+    if let Ok(found) = catalogue.and_then(|catalogue| catalogue.find(&record.id).cloned()) {
+        *record = found;
+    }
+}
+
+/// What was taken is in `records` also when a later one fails.
+fn take(task: &Task, group: &[String], by: &str, records: &mut Vec<(String, Record)>) -> Result<(), Failure> {
     let shared = task.service.shared();
     let world = task.service.world();
     let stores: Result<Vec<Store>, Failure> =
@@ -88,7 +98,6 @@ fn take(task: &Task, group: &[String], by: &str) -> Result<Vec<(String, Record)>
         }
     }
     let point = Uuid::now_v7().to_string();
-    let mut records: Vec<(String, Record)> = Vec::new();
     for store in &stores {
         task.say(format!("reading {}", store.agent));
         let depends = world.agent(&store.agent)?.recovery.dependencies.iter().filter_map(|other| {
@@ -105,7 +114,7 @@ fn take(task: &Task, group: &[String], by: &str) -> Result<Vec<(String, Record)>
             store.create(&wish, &|| shared.now(), &task.cancel, &mut |done, all| task.progress(done, all))?;
         records.push((store.agent.clone(), record));
     }
-    Ok(records)
+    Ok(())
 }
 
 /// Reads a snapshot again, and tells what came of it.
