@@ -6,6 +6,7 @@ use std::fs::{self, File, OpenOptions};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use crate::config::recovery::{AgentRecovery, RecoveryConfig, StateSource};
@@ -23,6 +24,9 @@ use super::staging;
 /// Names of the directory and the file that hold state which is no directory itself.
 const STREAM_DIRECTORY: &str = "state";
 const STREAM_FILE: &str = "content";
+
+/// The most that can be handed over, bytes: it is in memory at once.
+pub const HANDED_BYTES: usize = 256 << 20;
 
 /// What a snapshot is taken for.
 #[derive(Clone, Debug, Default)]
@@ -138,11 +142,25 @@ impl Store {
     /// When one cannot be made.
     pub fn prepare(&self, cancel: &Cancel) -> Result<(), Failure> {
         durable::private_directory(&self.directory)?;
+        if !self.restic.key_file.exists() && self.was_used() {
+            let message = format!(
+                "the key file {} is gone, and there are snapshots that were made with it: put its copy back",
+                self.restic.key_file.display()
+            );
+            return Err(Failure::new(Kind::Key, message));
+        }
         key::ensure(&self.restic.key_file)?;
         if self.restic.is_local() {
             durable::private_directory(Path::new(&self.restic.repository))?;
         }
         self.restic.ensure(cancel)
+    }
+
+    /// Whether any agent has a catalogue: then there has been a key.
+    fn was_used(&self) -> bool {
+        let agents = self.directory.parent().map(fs::read_dir);
+        let mut agents = agents.into_iter().flatten().flatten().flatten();
+        agents.any(|agent| agent.path().join("catalogue.json").exists())
     }
 
     /// Takes a snapshot. It is in the catalogue once it is in the repository, and not yet verified.
@@ -207,6 +225,7 @@ impl Store {
                     let message = format!("{} is no directory, or is a link to one", directory.display());
                     return Err(Failure::new(Kind::Source, message));
                 }
+                self.check_apart(directory)?;
                 directory.clone()
             }
             StateSource::Command(words) => self.spool(words, cancel)?,
@@ -222,6 +241,21 @@ impl Store {
         match (directory.parent(), directory.file_name()) {
             (Some(parent), Some(name)) => Ok((parent.to_owned(), name.to_owned())),
             _ => Err(Failure::new(Kind::Source, format!("{} has no name", directory.display()))),
+        }
+    }
+
+    /// A state must hold nothing of ours: a snapshot would hold its own repository, and a recovery put it back.
+    fn check_apart(&self, directory: &Path) -> Result<(), Failure> {
+        let real = |path: &Path| fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+        let repository = Path::new(&self.restic.repository);
+        let ours = [repository, &self.restic.key_file, &self.directory];
+        match ours.into_iter().find(|ours| real(ours).starts_with(real(directory))) {
+            None => Ok(()),
+            Some(ours) => {
+                let message =
+                    format!("{} is no state of an agent's: {} is in it", directory.display(), ours.display());
+                Err(Failure::new(Kind::Source, message))
+            }
         }
     }
 
@@ -273,6 +307,9 @@ impl Store {
             let message = format!("more than max_state, which is {} bytes", self.spec.max_state_bytes);
             return Err(Failure::new(Kind::Source, message));
         }
+        // One at a time, or two would write into the same file.
+        static TURN: Mutex<()> = Mutex::new(());
+        let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
         let directory = self.file("handed").join(STREAM_DIRECTORY);
         durable::private_directory(&directory)?;
         let beside = self.file("handed").join("new");
