@@ -191,3 +191,24 @@ fn handed_over_state_comes_back_as_it_was() -> Result<()> {
     assert_eq!(fs::read(laid_out.directory.join("content"))?, b"0123456789");
     Ok(())
 }
+
+#[test]
+fn states_that_are_handed_over_at_once_are_not_mixed() -> Result<()> {
+    const BYTES: usize = 8 << 20;
+    let bench = Bench::new()?;
+    let body = "handed = true\nrestore = [\"/bin/true\"]";
+    let store = Store::new("a", &recovery(body)?, &RecoveryConfig::default(), &bench.path("lib"))?;
+    for _ in 0..4 {
+        let all = std::thread::scope(|scope| {
+            let hands = [b'a', b'b', b'c'].map(|letter| {
+                let store = &store;
+                scope.spawn(move || store.hand_over(&vec![letter; BYTES]))
+            });
+            hands.into_iter().all(|hand| hand.join().is_ok_and(|handed| handed.is_ok()))
+        });
+        assert!(all, "each of them is taken");
+        let state = fs::read(store.file("handed/state/content"))?;
+        assert!(state.len() == BYTES && state.iter().all(|letter| *letter == state[0]));
+    }
+    Ok(())
+}

@@ -6,6 +6,7 @@ use std::time::Duration;
 use axum::Router;
 use axum::body::Bytes;
 use axum::extract::{DefaultBodyLimit, FromRequest, Path, State};
+use axum::http::StatusCode;
 use axum::response::Json;
 use axum::routing::{get, post, put};
 use serde::Deserialize;
@@ -16,10 +17,9 @@ use super::routes::{Agent, Answer, Caller, JsonBody, Shared, invalid};
 use super::views::recovery::{Places, PlanView, Restored, SnapshotList};
 use crate::clock;
 use crate::recovery::jobs::Job;
+use crate::recovery::store::HANDED_BYTES;
 use crate::recovery::{Failure, Kind, Service};
 
-/// The most that an agent's state may have that is handed over here.
-const STATE_BYTES: usize = 256 << 20;
 /// The most that a caller may take to send it.
 const STATE_PATIENCE: Duration = Duration::from_secs(120);
 
@@ -29,7 +29,7 @@ pub(super) fn router() -> Router<Shared> {
         .route("/v1/agents/{id}/snapshots/{snapshot}/verify", post(verify))
         .route("/v1/agents/{id}/snapshots/{snapshot}/restored", post(restored))
         .route("/v1/agents/{id}/recover", post(recover))
-        .route("/v1/agents/{id}/state", put(hand_over).layer(DefaultBodyLimit::max(STATE_BYTES)))
+        .route("/v1/agents/{id}/state", put(hand_over).layer(DefaultBodyLimit::max(HANDED_BYTES)))
         .route("/v1/jobs/{job}", get(job))
         .route("/v1/snapshots", get(tiers))
 }
@@ -136,7 +136,13 @@ async fn hand_over(
 ) -> Answer<Value> {
     let read = tokio::time::timeout(STATE_PATIENCE, Bytes::from_request(request, &())).await;
     let read = read.map_err(|_| invalid("the state did not arrive in time"))?;
-    let state = read.map_err(|error| invalid(error.body_text()))?;
+    let state = read.map_err(|error| match error.status() {
+        StatusCode::PAYLOAD_TOO_LARGE => invalid(format!(
+            "more than {} MiB cannot be handed over: let a command tell the state, or give it a directory",
+            HANDED_BYTES >> 20
+        )),
+        _ => invalid(error.body_text()),
+    })?;
     ask(shared, move |service| {
         service.hand_over(&agent, &state)?;
         Ok(Json(json!({ "agent": agent, "bytes": state.len() })))

@@ -48,14 +48,38 @@ impl Args {
         if !context.output.json {
             context.output.text(&render(&view, context.output.style))?;
         }
+        let before = state(context, &self.agent).await?;
         // The snapshots that were shown are the ones that are used.
         let chosen = view.plan.steps.iter().find(|step| step.agent == self.agent);
         let body = json!({ "snapshot": chosen.map(|step| &step.snapshot) });
         let job: Job = context.client.post(&path, &body).await?;
         let job = job::follow(context, job).await?;
-        let probe = if self.no_wait { None } else { Some(probation(context, &self.agent).await?) };
+        let probe = match (before, self.no_wait) {
+            // Who was not contained is not probed.
+            (State::Closed, _) => Probe::None,
+            (_, true) => Probe::Awaited,
+            (_, false) => Probe::Ended(probation(context, &self.agent).await?),
+        };
         report(context, &self.agent, &job.result, probe)
     }
+}
+
+/// What became of an agent's probation.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Probe {
+    /// It has none.
+    None,
+    /// Its end is not waited for.
+    Awaited,
+    /// It came to an end.
+    Ended(State),
+}
+
+/// The state that an agent is in.
+async fn state(context: &Context, agent: &str) -> Result<State, CliError> {
+    let status: Status = context.client.get("/v1/status").await?;
+    let found = status.agents.iter().find(|found| found.id == agent).map(|found| found.state);
+    found.ok_or_else(|| CliError::failure(format!("`{agent}` is no longer known")))
 }
 
 /// Waits until an agent is no longer on probation.
@@ -64,9 +88,7 @@ async fn probation(context: &Context, agent: &str) -> Result<State, CliError> {
     let mut looks = 0;
     loop {
         tokio::time::sleep(LOOK).await;
-        let status: Status = context.client.get("/v1/status").await?;
-        let found = status.agents.iter().find(|found| found.id == agent).map(|found| found.state);
-        let state = found.ok_or_else(|| CliError::failure(format!("`{agent}` is no longer known")))?;
+        let state = state(context, agent).await?;
         looks += 1;
         if state == State::Closed || (state == State::Open && looks > 8) {
             return Ok(state);
@@ -74,18 +96,21 @@ async fn probation(context: &Context, agent: &str) -> Result<State, CliError> {
     }
 }
 
-fn report(context: &Context, agent: &str, result: &Value, probe: Option<State>) -> Outcome {
-    let exit = if probe == Some(State::Open) { Exit::Unhealthy } else { Exit::Ok };
+fn report(context: &Context, agent: &str, result: &Value, probe: Probe) -> Outcome {
+    let exit = if probe == Probe::Ended(State::Open) { Exit::Unhealthy } else { Exit::Ok };
     if context.output.json {
-        let state = probe.map(State::name);
+        let state = if let Probe::Ended(state) = probe { Some(state.name()) } else { None };
         context.output.object(&json!({ "agent": agent, "recovered": result, "probe_ended": state }))?;
         return Ok(exit);
     }
     let agent = harmless(agent);
     context.output.text(&match probe {
-        None => format!("{agent} is restored and started; it is on probation\n"),
-        Some(State::Closed) => format!("{agent} is restored, and its probation was clean: it is CLOSED\n"),
-        Some(state) => format!("{agent} is restored, but its probation ended {}\n", state.name()),
+        Probe::None => format!("{agent} is restored and started; it was CLOSED, so it is not on probation\n"),
+        Probe::Awaited => format!("{agent} is restored and started; it is on probation\n"),
+        Probe::Ended(State::Closed) => {
+            format!("{agent} is restored, and its probation was clean: it is CLOSED\n")
+        }
+        Probe::Ended(state) => format!("{agent} is restored, but its probation ended {}\n", state.name()),
     })?;
     Ok(exit)
 }

@@ -41,6 +41,13 @@ pub(super) fn check(config: &Config, root: &Section<'_>) {
             let message = "depends on itself, directly or through others".into();
             report(".dependencies", message, "dependencies without a circle");
         }
+        let same = |theirs: &AgentRecovery| {
+            recovery.repository.is_some() && theirs.repository == recovery.repository
+        };
+        if let Some((other, _)) = all.iter().find(|(other, theirs)| *other < name && same(theirs)) {
+            let allowed = "a repository that no other agent has";
+            report(".repository", format!("is that of `{other}` too"), allowed);
+        }
         if let Some(other) = shared(&all, name, recovery) {
             let allowed = "a directory that is neither inside nor around another's";
             report(".directory", format!("overlaps that of `{other}`"), allowed);

@@ -6,6 +6,8 @@ use super::source::Value;
 use std::path::PathBuf;
 
 const SECOND: u64 = 1_000_000_000;
+/// Where a repository may be.
+const LOCATION: &str = "an absolute directory, or a location as restic takes it";
 /// The most that a command's output, or state that is handed over, may have.
 const STATE_LIMIT: u64 = 1 << 40;
 /// The most that may be kept in memory for an agent.
@@ -123,10 +125,9 @@ pub struct AgentRecovery {
 /// Reads `[recovery]`.
 pub(super) fn read(section: &Section<'_>) -> RecoveryConfig {
     let default = RecoveryConfig::default();
-    let location = "a directory, or a location as restic takes it";
     let config = RecoveryConfig {
-        repository: section.parsed("repository", location, |value| location_of(text(value)?)),
-        copy_to: section.parsed("copy_to", location, |value| location_of(text(value)?)),
+        repository: section.parsed("repository", LOCATION, |value| location_of(text(value)?)),
+        copy_to: section.parsed("copy_to", LOCATION, |value| location_of(text(value)?)),
         memory_bytes: read_memory(section, default.memory_bytes),
         key_file: section.absolute("key_file"),
         program: section.absolute("program").unwrap_or(default.program),
@@ -153,7 +154,7 @@ pub(super) fn read_agent(parent: &Section<'_>) -> Option<AgentRecovery> {
     let recovery = AgentRecovery {
         source: source.unwrap_or(StateSource::Handed),
         restore: command(&section, "restore"),
-        repository: section.string("repository", "a directory, or a location as restic takes it"),
+        repository: section.parsed("repository", LOCATION, |value| location_of(text(value)?)),
         freeze: read_freeze(&section),
         stop: command(&section, "stop"),
         start: command(&section, "start"),

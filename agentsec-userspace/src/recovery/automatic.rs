@@ -8,6 +8,7 @@ use agentsec_common::policy::State;
 
 use crate::clock;
 
+use super::error::Kind;
 use super::jobs::Standing;
 use super::schedule::{self, Turn};
 use super::service::{Service, lock};
@@ -47,8 +48,13 @@ fn bring_back(service: &Service, agent: &str, now: &AgentNow, memory: &mut Memor
     if memory.recovered.as_ref() == Some(incident) {
         return;
     }
+    let begun = service.recover(agent, None, "the automatic loop", true);
+    // Who is busy is asked again with the next look.
+    if begun.as_ref().is_err_and(|failure| failure.kind == Kind::Locked) {
+        return;
+    }
     memory.recovered = Some(incident.clone());
-    if let Err(failure) = service.recover(agent, None, "the automatic loop", true) {
+    if let Err(failure) = begun {
         let data = serde_json::json!({ "what": "no_automatic_recovery", "error": failure.message });
         service.shared().tell_alert(agent, data);
     }

@@ -2,7 +2,7 @@
 //! of their own that is killed as a whole.
 
 use std::fmt;
-use std::io::{self, BufRead, BufReader, Read};
+use std::io::{self, BufRead, BufReader, Read, Seek};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -60,7 +60,7 @@ impl fmt::Display for ChildError {
             Self::TimedOut(after) => write!(out, "was killed: it took longer than {} s", after.as_secs()),
             Self::Cancelled => out.write_str("was cancelled"),
             Self::GaveUp(line) => write!(out, "was killed: {line}"),
-            Self::Io(error) => error.fmt(out),
+            Self::Io(error) => write!(out, "was given up: {error}"),
         }
     }
 }
@@ -166,13 +166,24 @@ pub fn copy(
 ///
 /// As [`lines`], and when the log cannot be made.
 pub fn detached(command: &mut Command, bounds: Bounds<'_>, log: &Path) -> Result<Ended, ChildError> {
+    // What an earlier command has left running keeps the file that it knows, and this one is its own.
+    let _ = std::fs::remove_file(log);
     let file = std::fs::File::create(log).map_err(ChildError::Io)?;
     let again = file.try_clone().map_err(ChildError::Io)?;
     let child = command.stdout(file).stderr(again).process_group(0).spawn().map_err(ChildError::Spawn)?;
     let status = wait(child, bounds, || None)?;
-    let said = std::fs::read(log).map_err(ChildError::Io)?;
-    let from = said.len().saturating_sub(SAID_BYTES);
-    Ok(Ended { status, said: String::from_utf8_lossy(&said[from..]).trim().to_owned(), written: 0 })
+    let said = end_of(log).map_err(ChildError::Io)?;
+    Ok(Ended { status, said: String::from_utf8_lossy(&said).trim().to_owned(), written: 0 })
+}
+
+/// The end of a file, however long somebody makes it meanwhile.
+fn end_of(path: &Path) -> io::Result<Vec<u8>> {
+    let mut file = std::fs::File::open(path)?;
+    let from = file.metadata()?.len().saturating_sub(SAID_BYTES as u64);
+    file.seek(io::SeekFrom::Start(from))?;
+    let mut said = Vec::new();
+    file.take(SAID_BYTES as u64).read_to_end(&mut said)?;
+    Ok(said)
 }
 
 fn supervise(

@@ -16,6 +16,8 @@ const PATIENCE: Duration = Duration::from_secs(10);
 pub struct Frozen {
     cgroup: PathBuf,
     marker: PathBuf,
+    /// Somebody else had frozen it, and may have a reason: it stays so.
+    stays: bool,
 }
 
 impl Frozen {
@@ -25,8 +27,12 @@ impl Frozen {
     ///
     /// When it is no cgroup or does not freeze in time; it is thawed then.
     pub fn new(cgroup: &Path, marker: &Path) -> Result<Self, Failure> {
-        durable::save(marker, &cgroup)?;
-        let frozen = Self { cgroup: cgroup.to_owned(), marker: marker.to_owned() };
+        let asked = fs::read_to_string(cgroup.join("cgroup.freeze")).map_err(failed(cgroup))?;
+        let stays = asked.trim() == "1" && !marker.exists();
+        if !stays {
+            durable::save(marker, &cgroup)?;
+        }
+        let frozen = Self { cgroup: cgroup.to_owned(), marker: marker.to_owned(), stays };
         fs::write(cgroup.join("cgroup.freeze"), "1").map_err(failed(cgroup))?;
         let started = Instant::now();
         while !is_frozen(cgroup)? {
@@ -44,14 +50,18 @@ impl Frozen {
     /// # Errors
     ///
     /// When the kernel refuses, or something is still there after a while.
-    pub fn kill(&self) -> Result<(), Failure> {
+    pub fn kill(mut self) -> Result<(), Failure> {
+        // Nothing that somebody else may have frozen is left, and what is started next must run.
+        self.stays = false;
         kill(&self.cgroup)
     }
 }
 
 impl Drop for Frozen {
     fn drop(&mut self) {
-        thaw(&self.cgroup, &self.marker);
+        if !self.stays {
+            thaw(&self.cgroup, &self.marker);
+        }
     }
 }
 

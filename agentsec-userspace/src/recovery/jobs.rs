@@ -147,15 +147,11 @@ impl Jobs {
             .any(|entry| entry.job.standing == Standing::Running && entry.agents.contains(agent))
     }
 
-    /// How many are running.
-    #[must_use]
-    pub fn running(&self) -> usize {
-        self.entries.values().filter(|entry| entry.job.standing == Standing::Running).count()
-    }
-
-    /// Cancels everything.
-    pub fn cancel_all(&self) {
-        self.entries.values().for_each(|entry| entry.cancel.cancel());
+    /// Cancels everything but recoveries. How many of what it cancels are still running.
+    pub fn cancel(&self) -> usize {
+        let others = self.entries.values().filter(|entry| entry.job.work != Work::Recover);
+        let running = others.filter(|entry| entry.job.standing == Standing::Running);
+        running.inspect(|entry| entry.cancel.cancel()).count()
     }
 
     fn forget(&mut self) {
@@ -190,6 +186,7 @@ mod tests {
         assert!(jobs.begin("db", Work::Recover, of(&["db"])).is_err(), "one recovery is enough");
         jobs.update(create, |job| job.standing = Standing::Failed);
         assert!(!jobs.must_wait(recover) && !jobs.is_busy("a") && jobs.is_busy("db"));
+        assert_eq!(jobs.cancel(), 1, "a recovery is not cancelled: the next daemon takes it up");
     }
 
     #[test]

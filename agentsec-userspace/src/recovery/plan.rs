@@ -123,7 +123,7 @@ pub fn plan(known: &Known, agent: &str, wanted: Option<&str>) -> Result<Plan, No
         return Err(NoPlan::NoSnapshots(agent.to_owned()));
     }
     if let Some(id) = wanted {
-        let mut found = records.iter().filter(|record| record.id.starts_with(id));
+        let mut found = records.iter().filter(|record| !id.is_empty() && record.id.starts_with(id));
         let (Some(record), None) = (found.next(), found.next()) else {
             return Err(NoPlan::Unknown(id.to_owned()));
         };

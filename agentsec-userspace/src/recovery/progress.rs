@@ -40,6 +40,12 @@ impl Part {
             _ => self.placed,
         }
     }
+
+    /// Whether a command has, or may have, begun to take the state: that cannot be undone.
+    #[must_use]
+    pub fn is_fed(&self) -> bool {
+        self.placed && self.target.is_none()
+    }
 }
 
 /// Device and number of a directory.

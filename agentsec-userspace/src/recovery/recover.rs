@@ -24,6 +24,25 @@ pub struct Subject {
     pub cgroup: Option<PathBuf>,
 }
 
+impl Subject {
+    /// What can be known before anything is done: whether something stops it, and its state can be put in place.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be brought back as it is.
+    pub fn check(&self, agent: &str) -> Result<(), Failure> {
+        if self.store.spec.stop.is_empty() && self.cgroup.is_none() {
+            let message =
+                format!("nothing stops `{agent}`: it has neither agents.{agent}.recovery.stop nor a cgroup");
+            return Err(Failure::new(Kind::Target, message));
+        }
+        match &self.store.spec.source {
+            StateSource::Directory(directory) => self.store.place(&Target::of(directory)?, agent).map(drop),
+            _ => Ok(()),
+        }
+    }
+}
+
 /// A recovery at work.
 pub struct Recovery<'a> {
     /// Directory of everything about recovery.
@@ -87,14 +106,7 @@ impl<'a> Recovery<'a> {
     /// What can be known before anything is done.
     fn check(&self) -> Result<(), Failure> {
         for step in &self.progress.plan.steps {
-            let subject = self.subject(&step.agent)?;
-            if subject.store.spec.stop.is_empty() && subject.cgroup.is_none() {
-                let message = format!(
-                    "nothing stops `{}`: it has neither agents.{}.recovery.stop nor a cgroup",
-                    step.agent, step.agent
-                );
-                return Err(Failure::new(Kind::Command, message));
-            }
+            self.subject(&step.agent)?.check(&step.agent)?;
         }
         Ok(())
     }
@@ -180,29 +192,36 @@ impl<'a> Recovery<'a> {
             let store = &self.subject(&step.agent)?.store;
             // The state is right; an operator can start it by hand.
             failed.extend(store.command(&store.spec.start, &Cancel::default()).err());
-            let kept = store.file("replaced.json");
-            if let Some(old) = durable::load::<PathBuf>(&kept)? {
-                staging::clear(&old)?;
-            }
-            let part = self.part(&step.agent).clone();
-            let Some(place) = part.place else { continue };
-            let has_old = part.target.is_some() && part.laid_out.is_some_and(|path| path.exists());
-            if has_old {
-                let evidence = evidence_path(&place);
-                fs::rename(&place, &evidence).map_err(Failure::io(place.display()))?;
-                durable::save(&self.subject(&step.agent)?.store.file("replaced.json"), &evidence)?;
-            } else {
-                staging::clear(&place)?;
-            }
+        }
+        // Only then: nobody stays stopped because of what cannot be tidied up.
+        for step in self.progress.plan.steps.clone() {
+            failed.extend(self.keep_replaced(&step.agent).err());
         }
         durable::remove(&Progress::file(self.home, &self.progress.agent))?;
-        match failed.into_iter().next() {
-            None => Ok(()),
-            Some(failure) => {
-                let message = format!("the state is restored, but: {}", failure.message);
-                Err(Failure::new(Kind::Command, message))
-            }
+        if failed.is_empty() {
+            return Ok(());
         }
+        let failed: Vec<String> = failed.into_iter().map(|failure| failure.message).collect();
+        Err(Failure::new(Kind::Command, format!("the state is restored, but: {}", failed.join("; "))))
+    }
+
+    /// Keeps what was there before in the place of what an earlier recovery has kept. It may be done again.
+    fn keep_replaced(&mut self, agent: &str) -> Result<(), Failure> {
+        let kept = self.subject(agent)?.store.file("replaced.json");
+        let part = self.part(agent).clone();
+        let Some(place) = part.place else { return Ok(()) };
+        let evidence = evidence_path(&place);
+        if part.target.is_some() && part.laid_out.is_some_and(|path| path.exists()) {
+            // One that is spoilt names nothing that could be removed.
+            if let Ok(Some(old)) = durable::load::<PathBuf>(&kept) {
+                staging::clear(&old)?;
+            }
+            staging::clear(&evidence)?;
+            fs::rename(&place, &evidence).map_err(Failure::io(place.display()))?;
+        } else {
+            staging::clear(&place)?;
+        }
+        if evidence.exists() { durable::save(&kept, &evidence) } else { Ok(()) }
     }
 
     /// Leaves everything as it was; `failure`, with what could not be undone.
@@ -213,10 +232,17 @@ impl<'a> Recovery<'a> {
                 left.push(format!("{}: {}", step.agent, problem.message));
             }
         }
-        for step in self.progress.plan.steps.clone() {
-            let Ok(subject) = self.subject(&step.agent) else { continue };
+        let (fed, others): (Vec<String>, Vec<String>) = self
+            .progress
+            .plan
+            .steps
+            .iter()
+            .map(|step| step.agent.clone())
+            .partition(|agent| self.progress.parts.get(agent).is_some_and(Part::is_fed));
+        for agent in others {
+            let Ok(subject) = self.subject(&agent) else { continue };
             let store = &subject.store;
-            if self.progress.parts.get(&step.agent).is_some_and(|part| part.stopped)
+            if self.progress.parts.get(&agent).is_some_and(|part| part.stopped)
                 && let Err(problem) = store.command(&store.spec.start, &Cancel::default())
             {
                 left.push(problem.message);
@@ -227,13 +253,17 @@ impl<'a> Recovery<'a> {
         {
             left.push(problem.message);
         }
-        if left.is_empty() {
-            return failure;
+        let mut message = failure.message;
+        if !fed.is_empty() {
+            message.push_str(&format!(
+                "; left stopped, since the restore command had begun and the state is no longer what it was: {}",
+                fed.join(", ")
+            ));
         }
-        Failure::new(
-            failure.kind,
-            format!("{}; and could not be undone: {}", failure.message, left.join("; ")),
-        )
+        if !left.is_empty() {
+            message.push_str(&format!("; and could not be undone: {}", left.join("; ")));
+        }
+        Failure::new(failure.kind, message)
     }
 
     fn undo_one(&mut self, agent: &str) -> Result<(), Failure> {

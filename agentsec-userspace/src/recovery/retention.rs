@@ -12,8 +12,8 @@ const HOUR_NS: u64 = 3_600_000_000_000;
 pub struct Shelf<'a> {
     /// The snapshots, oldest first.
     pub records: &'a [Record],
-    /// How many.
-    pub keep: Keep,
+    /// How many; `None` while all of them stay.
+    pub keep: Option<Keep>,
 }
 
 /// The ids that may go, by agent; agents with none are left out.
@@ -46,12 +46,15 @@ pub fn removable(shelves: &BTreeMap<String, Shelf<'_>>) -> BTreeMap<String, Vec<
 
 /// What an agent's own rule keeps.
 fn own<'a>(shelf: &Shelf<'a>) -> BTreeSet<&'a str> {
+    let Some(keep) = shelf.keep else {
+        return shelf.records.iter().map(|record| record.id.as_str()).collect();
+    };
     // What nobody has any more is no snapshot to keep: another counts in its place.
     let newest_first = || shelf.records.iter().rev().filter(|record| record.is_there());
     let mut kept: BTreeSet<&str> =
-        newest_first().take(shelf.keep.last as usize).map(|record| record.id.as_str()).collect();
+        newest_first().take(keep.last as usize).map(|record| record.id.as_str()).collect();
     kept.extend(newest_first().find(|record| record.is_verified()).map(|record| record.id.as_str()));
-    for (spans, span_ns) in [(shelf.keep.hourly, HOUR_NS), (shelf.keep.daily, 24 * HOUR_NS)] {
+    for (spans, span_ns) in [(keep.hourly, HOUR_NS), (keep.daily, 24 * HOUR_NS)] {
         let mut seen = BTreeSet::new();
         // Of each hour or day its newest verified one: another could not be used.
         for record in newest_first().filter(|record| record.is_verified()) {
@@ -82,7 +85,7 @@ mod tests {
     }
 
     fn gone(records: &[Record], keep: Keep) -> Vec<String> {
-        let shelves = [("a".to_owned(), Shelf { records, keep })].into();
+        let shelves = [("a".to_owned(), Shelf { records, keep: Some(keep) })].into();
         removable(&shelves).remove("a").unwrap_or_default()
     }
 
@@ -115,6 +118,27 @@ mod tests {
         assert_eq!(gone(&records, one), ["0", "1", "3"], "a copy is one to keep");
     }
 
+    #[test]
+    fn what_stays_for_now_keeps_what_it_depends_on() {
+        let one = Some(Keep { last: 1, hourly: 0, daily: 0 });
+        let db: Vec<Record> = (0..4).map(|n| record(format!("d{n}"), n, true)).collect();
+        let mut app: Vec<Record> = (0..2).map(|n| record(format!("a{n}"), n, true)).collect();
+        for (n, made) in app.iter_mut().enumerate() {
+            made.depends.insert("db".into(), format!("d{n}"));
+        }
+        let gone = |keep| {
+            let shelves = [
+                ("app".to_owned(), Shelf { records: &app, keep }),
+                ("db".to_owned(), Shelf { records: &db, keep: one }),
+            ];
+            removable(&shelves.into())
+        };
+        // app is in an incident, and an operator has taken another one of it since.
+        assert_eq!(gone(None), [("db".to_owned(), vec!["d2".to_owned()])].into());
+        assert_eq!(gone(one)["app"], ["a0"]);
+        assert_eq!(gone(one)["db"], ["d0", "d2"]);
+    }
+
     proptest! {
         #[test]
         fn nothing_goes_that_is_needed(
@@ -131,8 +155,8 @@ mod tests {
                 made
             }).collect();
             let shelves: BTreeMap<String, Shelf<'_>> = [
-                ("app".to_owned(), Shelf { records: &app, keep }),
-                ("db".to_owned(), Shelf { records: &db, keep: Keep { last: 1, hourly: 0, daily: 0 } }),
+                ("app".to_owned(), Shelf { records: &app, keep: Some(keep) }),
+                ("db".to_owned(), Shelf { records: &db, keep: Some(Keep { last: 1, hourly: 0, daily: 0 }) }),
             ].into();
             let gone = removable(&shelves);
             let is_gone = |agent: &str, id: &str| gone.get(agent).is_some_and(|ids| ids.iter().any(|gone| gone == id));

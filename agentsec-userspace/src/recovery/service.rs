@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use agentsec_common::policy::State;
 use tokio::sync::mpsc;
@@ -29,6 +29,9 @@ use super::suspicion;
 use super::testimony::{Attested, Testimony};
 use super::world::{Told, World};
 use super::{automatic, memory, store, tiers, work};
+
+/// The most that the daemon's end waits for what is cancelled.
+const ENDING: Duration = Duration::from_secs(2);
 
 /// Where things are.
 #[derive(Clone, Debug)]
@@ -102,9 +105,13 @@ impl Service {
         *lock(&self.shared.world) = Arc::new(world);
     }
 
-    /// Cancels what is running. Recoveries that have begun to put state in place go on or are taken up next time.
+    /// Cancels what is running, and waits a moment for it, so that nobody stays frozen. A recovery is not undone on the
+    /// way out, which would be another race against the end: the next daemon takes it up as if this one had been killed.
     pub fn stop(&self) {
-        lock(&self.shared.jobs).cancel_all();
+        let started = Instant::now();
+        while lock(&self.shared.jobs).cancel() > 0 && started.elapsed() < ENDING {
+            thread::sleep(Duration::from_millis(5));
+        }
     }
 
     /// How the agents are.
@@ -176,7 +183,7 @@ impl Service {
     ///
     /// # Errors
     ///
-    /// When no snapshot will do.
+    /// When no snapshot will do, or one of the group could not be stopped or its state not be put in place.
     pub fn plan(&self, agent: &str, wanted: Option<&str>) -> Result<Plan, Failure> {
         let world = self.world();
         world.agent(agent)?;
@@ -191,7 +198,12 @@ impl Service {
                 known.suspicious.insert(name.clone(), since);
             }
         }
-        plan::plan(&known, agent, wanted).map_err(no_plan)
+        let plan = plan::plan(&known, agent, wanted).map_err(no_plan)?;
+        for step in &plan.steps {
+            let (state_dir, cgroups) = (&self.shared.paths.state_dir, self.shared.cgroups());
+            world.subject(&step.agent, state_dir, cgroups)?.check(&step.agent)?;
+        }
+        Ok(plan)
     }
 
     /// What the log says of an agent's snapshots.
@@ -215,12 +227,12 @@ impl Service {
             let is_open = now.state == State::Open;
             return is_open.then(|| self.shared.now().earlier(world.common.lookback_ns));
         };
-        let trip = Moment::wall(now.tripped_ns.unwrap_or_else(|| clock::now().wall_ns));
+        let trip_ns = now.tripped_ns.unwrap_or_else(|| clock::now().wall_ns);
         let (log, index) = self.log();
         let lookback_ns = world.common.lookback_ns;
-        let first = suspicion::first((&log, &index), agent, incident, &trip, lookback_ns);
+        let first = suspicion::first((&log, &index), agent, incident, trip_ns, lookback_ns);
         // Without a log it is the trip, with the lookback for safety.
-        Some(first.unwrap_or_else(|_| trip.earlier(lookback_ns)))
+        Some(first.unwrap_or_else(|_| Moment::wall(trip_ns).earlier(lookback_ns)))
     }
 
     /// An agent's snapshots, oldest first, with what is to be known of each.

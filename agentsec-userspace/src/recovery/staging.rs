@@ -81,12 +81,24 @@ impl Target {
         })
     }
 
+    fn is_mounted(&self, parent: &OwnedFd) -> bool {
+        let how = OpenHow::new()
+            .flags(OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC)
+            .resolve(ResolveFlag::RESOLVE_NO_XDEV);
+        openat2(parent, &self.name, how).is_err_and(|error| error == Errno::EXDEV)
+    }
+
     fn state(&self, parent: &OwnedFd) -> Result<bool, Failure> {
         let bad = |why: String| Failure::new(Kind::Target, format!("{} {why}", self.path().display()));
         match fstatat(parent, &self.name, AtFlags::AT_SYMLINK_NOFOLLOW) {
             Err(Errno::ENOENT) => Ok(false),
             Err(error) => Err(bad(format!("cannot be looked at: {error}"))),
             Ok(about) => match SFlag::from_bits_truncate(about.st_mode) & SFlag::S_IFMT {
+                SFlag::S_IFDIR if self.is_mounted(parent) => Err(bad(
+                    "is a mount point, which cannot change places with another directory: give the state a directory \
+                     inside it"
+                        .into(),
+                )),
                 SFlag::S_IFDIR => Ok(true),
                 SFlag::S_IFLNK => Err(bad("is a symbolic link, which is not followed".into())),
                 _ => Err(bad("is no directory".into())),

@@ -6,12 +6,13 @@ use std::fs::{self, File, OpenOptions};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use crate::config::recovery::{AgentRecovery, RecoveryConfig, StateSource};
 
 use super::catalogue::{Catalogue, Record};
-use super::child::{self, Bounds, Cancel};
+use super::child::{self, Bounds, Cancel, ChildError};
 use super::durable;
 use super::error::{Failure, Kind};
 use super::key;
@@ -23,6 +24,9 @@ use super::staging;
 /// Names of the directory and the file that hold state which is no directory itself.
 const STREAM_DIRECTORY: &str = "state";
 const STREAM_FILE: &str = "content";
+
+/// The most that can be handed over, bytes: it is in memory at once.
+pub const HANDED_BYTES: usize = 256 << 20;
 
 /// What a snapshot is taken for.
 #[derive(Clone, Debug, Default)]
@@ -138,11 +142,25 @@ impl Store {
     /// When one cannot be made.
     pub fn prepare(&self, cancel: &Cancel) -> Result<(), Failure> {
         durable::private_directory(&self.directory)?;
+        if !self.restic.key_file.exists() && self.was_used() {
+            let message = format!(
+                "the key file {} is gone, and there are snapshots that were made with it: put its copy back",
+                self.restic.key_file.display()
+            );
+            return Err(Failure::new(Kind::Key, message));
+        }
         key::ensure(&self.restic.key_file)?;
         if self.restic.is_local() {
             durable::private_directory(Path::new(&self.restic.repository))?;
         }
         self.restic.ensure(cancel)
+    }
+
+    /// Whether any agent has a catalogue: then there has been a key.
+    fn was_used(&self) -> bool {
+        let agents = self.directory.parent().map(fs::read_dir);
+        let mut agents = agents.into_iter().flatten().flatten().flatten();
+        agents.any(|agent| agent.path().join("catalogue.json").exists())
     }
 
     /// Takes a snapshot. It is in the catalogue once it is in the repository, and not yet verified.
@@ -167,6 +185,10 @@ impl Store {
         tags.extend(wish.depends.iter().map(|(agent, id)| format!("depends:{agent}={id}")));
         let stored = self.restic.backup(&parent, &name, &tags, cancel, progress);
         let finished = now();
+        if self.restic.is_local() && stored.as_ref().is_err_and(|failure| failure.kind == Kind::NoSpace) {
+            // What was stored of it fills the disk that the forensic log may be on, and nobody else would remove it.
+            let _ = self.restic.prune(cancel);
+        }
         if matches!(self.spec.source, StateSource::Command(_)) {
             staging::clear(&parent)?;
         }
@@ -203,6 +225,7 @@ impl Store {
                     let message = format!("{} is no directory, or is a link to one", directory.display());
                     return Err(Failure::new(Kind::Source, message));
                 }
+                self.check_apart(directory)?;
                 directory.clone()
             }
             StateSource::Command(words) => self.spool(words, cancel)?,
@@ -221,10 +244,32 @@ impl Store {
         }
     }
 
+    /// A state must hold nothing of ours: a snapshot would hold its own repository, and a recovery put it back.
+    fn check_apart(&self, directory: &Path) -> Result<(), Failure> {
+        let real = |path: &Path| fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+        let repository = Path::new(&self.restic.repository);
+        let ours = [repository, &self.restic.key_file, &self.directory];
+        match ours.into_iter().find(|ours| real(ours).starts_with(real(directory))) {
+            None => Ok(()),
+            Some(ours) => {
+                let message =
+                    format!("{} is no state of an agent's: {} is in it", directory.display(), ours.display());
+                Err(Failure::new(Kind::Source, message))
+            }
+        }
+    }
+
     /// Writes a command's output into a directory of its own. What ends badly is no state: half of it is not kept.
     fn spool(&self, words: &[String], cancel: &Cancel) -> Result<PathBuf, Failure> {
         let spool = self.file("spool");
         staging::clear(&spool)?;
+        self.spool_into(&spool, words, cancel).inspect_err(|_| {
+            // It may have filled the disk. What stays is removed the next time.
+            let _ = staging::clear(&spool);
+        })
+    }
+
+    fn spool_into(&self, spool: &Path, words: &[String], cancel: &Cancel) -> Result<PathBuf, Failure> {
         let directory = spool.join(STREAM_DIRECTORY);
         durable::private_directory(&directory)?;
         let file = File::create(directory.join(STREAM_FILE)).map_err(Failure::io(spool.display()))?;
@@ -236,7 +281,12 @@ impl Store {
         let failed = |why: &dyn std::fmt::Display| {
             Failure::new(Kind::Command, format!("the command {} that tells the state {why}", words[0]))
         };
-        let ended = ended.map_err(|error| failed(&error))?;
+        let ended = ended.map_err(|error| match error {
+            ChildError::Io(error) if error.kind() == std::io::ErrorKind::StorageFull => {
+                Failure::io(format!("keeping what {} tells of the state", words[0]))(error)
+            }
+            error => failed(&error),
+        })?;
         if ended.status.success() {
             return Ok(directory);
         }
@@ -257,6 +307,9 @@ impl Store {
             let message = format!("more than max_state, which is {} bytes", self.spec.max_state_bytes);
             return Err(Failure::new(Kind::Source, message));
         }
+        // One at a time, or two would write into the same file.
+        static TURN: Mutex<()> = Mutex::new(());
+        let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
         let directory = self.file("handed").join(STREAM_DIRECTORY);
         durable::private_directory(&directory)?;
         let beside = self.file("handed").join("new");
@@ -336,7 +389,9 @@ impl Store {
             .custom_flags(libc::O_NOFOLLOW)
             .open(&path)
             .map_err(|error| Failure::new(Kind::Damaged, format!("{}: {error}", path.display())))?;
-        let mut command = operators_command(self.spec.restore.iter().map(String::as_str));
+        // It ends with the daemon: the next one begins it anew, and two at once would spoil the state.
+        let words = child::ending_with_us().into_iter().chain(self.spec.restore.iter().map(String::as_str));
+        let mut command = operators_command(words);
         command.stdin(content);
         self.end(command, &self.spec.restore, cancel)
     }

@@ -37,6 +37,9 @@ impl Seen {
 /// violation or untypical endpoint of the agent's up to `lookback_ns` before that. Without any event of the incident:
 /// the trip, `lookback_ns` earlier. Lines that are no events are passed over; `log verify` tells of them.
 ///
+/// Of the trip only the wall clock is known, `trip_ns`, and its event is a little later. So it is how much later that
+/// counts, on the event's own clocks: what comes out can be compared by the clock of the boot.
+///
 /// # Errors
 ///
 /// When the log cannot be read.
@@ -44,7 +47,7 @@ pub fn first(
     (log, index): (&dyn EventSource, &Files),
     agent: &str,
     incident: &str,
-    trip: &Moment,
+    trip_ns: u64,
     lookback_ns: u64,
 ) -> io::Result<Moment> {
     let each = |query: EventQuery, take: &mut dyn FnMut(Moment)| {
@@ -55,10 +58,16 @@ pub fn first(
             }
         })
     };
-    let mut begin = None;
+    let mut begin: Option<Moment> = None;
     let of_incident = EventQuery { correlation: Some(incident.to_owned()), ..EventQuery::default() };
-    each(of_incident, &mut |moment| begin = Some(earliest(begin.take().unwrap_or(trip.clone()), moment)))?;
-    let Some(mut begin) = begin else { return Ok(trip.earlier(lookback_ns)) };
+    each(of_incident, &mut |moment| {
+        begin = Some(match begin.take() {
+            Some(before) => earliest(before, moment),
+            None => moment,
+        });
+    })?;
+    let Some(begin) = begin else { return Ok(Moment::wall(trip_ns).earlier(lookback_ns)) };
+    let mut begin = begin.earlier(begin.wall_ns.saturating_sub(trip_ns));
     let horizon = begin.earlier(lookback_ns);
     let signs = EventQuery { types: SIGNS.map(str::to_owned).to_vec(), ..EventQuery::default() };
     each(signs, &mut |moment| {
@@ -79,10 +88,12 @@ mod tests {
     use crate::record::evidence::{EvidenceLog, EvidenceSource};
     use serde_json::json;
 
+    const SECOND: u64 = 1_000_000_000;
+
     fn event(second: u64, agent: &str, kind: &str, incident: Option<&str>) -> String {
         json!({
-            "timestamp": crate::core::time::rfc3339(second * 1_000_000_000),
-            "monotonic_ns": second * 1_000_000_000,
+            "timestamp": crate::core::time::rfc3339(second * SECOND),
+            "monotonic_ns": second * SECOND,
             "boot_id": "b",
             "agent_id": agent,
             "event_type": kind,
@@ -91,18 +102,18 @@ mod tests {
         .to_string()
     }
 
-    fn moment(second: u64) -> Moment {
-        Moment { wall_ns: second * 1_000_000_000, mono_ns: second * 1_000_000_000, boot_id: "b".into() }
-    }
-
-    /// The second in which incident `incident` of agent `a` began, by a log of `events`.
-    fn found(events: &[String], incident: &str, lookback: u64) -> u64 {
+    /// When incident `incident` of agent `a` began, which tripped in second 100, by a log of `events`.
+    fn found(events: &[String], incident: &str, lookback: u64) -> Moment {
         let directory = tempfile::tempdir().unwrap();
         let mut log = EvidenceLog::open(&directory.path().join("log"), "host").unwrap().log;
         log.append(events, false).unwrap();
         let (source, index) = (EvidenceSource::in_state(directory.path()), Files::in_state(directory.path()));
-        let found = first((&source, &index), "a", incident, &moment(100), lookback * 1_000_000_000).unwrap();
-        found.mono_ns / 1_000_000_000
+        first((&source, &index), "a", incident, 100 * SECOND, lookback * SECOND).unwrap()
+    }
+
+    fn second(of: &Moment) -> u64 {
+        assert_eq!((of.boot_id.as_str(), of.wall_ns), ("b", of.mono_ns), "on both clocks");
+        of.mono_ns / SECOND
     }
 
     #[test]
@@ -116,11 +127,21 @@ mod tests {
             event(100, "a", "CONTAINMENT_ACTION", Some("i")),
         ];
         events.extend((0..2000).map(|_| event(101, "a", "AGENT_INTERACTION", Some("other"))));
-        assert_eq!(found(&events, "i", 5), 95, "the incident's first event");
-        assert_eq!(found(&events, "i", 30), 70, "an untypical endpoint; another agent's signs do not count");
-        assert_eq!(found(&events, "i", 90), 10);
-        assert_eq!(found(&events, "unknown", 7), 93, "the trip, with the lookback for safety");
+        let began = |lookback| second(&found(&events, "i", lookback));
+        assert_eq!(began(5), 95, "the incident's first event");
+        assert_eq!(began(30), 70, "an untypical endpoint; another agent's signs do not count");
+        assert_eq!(began(90), 10);
+        let unknown = found(&events, "unknown", 7);
+        assert_eq!(unknown.wall_ns, 93 * SECOND, "the trip, with the lookback for safety");
+    }
+
+    #[test]
+    fn a_snapshot_from_after_the_trip_is_not_from_before_it_although_the_clock_was_set_back() {
         let late = [event(110, "a", "CONTAINMENT_ACTION", Some("i"))];
-        assert_eq!(found(&late, "i", 0), 100, "written after the trip");
+        let began = found(&late, "i", 0);
+        assert_eq!(second(&began), 100, "its event was written after the trip");
+        let at = |wall, mono| Moment { wall_ns: wall * SECOND, mono_ns: mono * SECOND, boot_id: "b".into() };
+        assert!(!at(20, 130).is_before(&began), "the clock was set back after the trip");
+        assert!(at(500, 90).is_before(&began), "the clock was set back before the trip");
     }
 }

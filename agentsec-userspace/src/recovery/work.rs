@@ -36,16 +36,14 @@ pub(super) fn create(
     by: &str,
     automated: bool,
 ) -> Result<Value, Failure> {
-    let taken = take(task, group, by).and_then(|mut records| {
-        // Nobody is frozen any more. What the repository is asked for here anyway names the trees of what was just made.
-        for (name, record) in &mut records {
-            look_for_strangers(task, name);
-            let store = task.service.world().store(name, &task.service.shared().paths.state_dir)?;
-            *record = store.catalogue()?.find(&record.id)?.clone();
-        }
-        for (name, record) in &records {
-            tell_snapshot(task, name, "created", record, json!({ "by": by, "automated": automated }));
-        }
+    let mut records = Vec::new();
+    let taken = take(task, group, by, &mut records);
+    // Nobody is frozen any more. What was taken is in the catalogue, whether or not the others followed.
+    for (name, record) in &mut records {
+        name_tree(task, name, record);
+        tell_snapshot(task, name, "created", record, json!({ "by": by, "automated": automated }));
+    }
+    let taken = taken.and_then(|()| {
         records
             .iter()
             .map(|(name, record)| {
@@ -73,7 +71,19 @@ pub(super) fn create(
     }
 }
 
-fn take(task: &Task, group: &[String], by: &str) -> Result<Vec<(String, Record)>, Failure> {
+/// What the repository is asked for anyway names the tree of a snapshot that was just made. Should that fail, its id
+/// stands for it.
+fn name_tree(task: &Task, agent: &str, record: &mut Record) {
+    look_for_strangers(task, agent);
+    let store = task.service.world().store(agent, &task.service.shared().paths.state_dir);
+    let catalogue = store.and_then(|store| store.catalogue());
+    if let Ok(found) = catalogue.and_then(|catalogue| catalogue.find(&record.id).cloned()) {
+        *record = found;
+    }
+}
+
+/// What was taken is in `records` also when a later one fails.
+fn take(task: &Task, group: &[String], by: &str, records: &mut Vec<(String, Record)>) -> Result<(), Failure> {
     let shared = task.service.shared();
     let world = task.service.world();
     let stores: Result<Vec<Store>, Failure> =
@@ -88,7 +98,6 @@ fn take(task: &Task, group: &[String], by: &str) -> Result<Vec<(String, Record)>
         }
     }
     let point = Uuid::now_v7().to_string();
-    let mut records: Vec<(String, Record)> = Vec::new();
     for store in &stores {
         task.say(format!("reading {}", store.agent));
         let depends = world.agent(&store.agent)?.recovery.dependencies.iter().filter_map(|other| {
@@ -105,7 +114,7 @@ fn take(task: &Task, group: &[String], by: &str) -> Result<Vec<(String, Record)>
             store.create(&wish, &|| shared.now(), &task.cancel, &mut |done, all| task.progress(done, all))?;
         records.push((store.agent.clone(), record));
     }
-    Ok(records)
+    Ok(())
 }
 
 /// Reads a snapshot again, and tells what came of it.
@@ -217,10 +226,11 @@ fn try_tidy(task: &Task, world: &World, group: &[String]) -> Result<(), Failure>
         .iter()
         .filter_map(|(name, catalogue)| {
             let keep = world.agents.get(name)?.recovery.keep;
+            let keep = group.contains(name).then_some(keep);
             Some((name.clone(), Shelf { records: &catalogue.records, keep }))
         })
         .collect();
-    for (name, ids) in retention::removable(&shelves).into_iter().filter(|(name, _)| group.contains(name)) {
+    for (name, ids) in retention::removable(&shelves) {
         let store = world.store(&name, state_dir)?;
         // What the repository has let go already, a server's own retention or a run that was killed, needs no leave.
         let is_gone =
@@ -273,7 +283,8 @@ fn strike(task: &Task, store: &Store, ids: &[String]) -> Result<(), Failure> {
 
 fn is_older(path: &std::path::Path, age: Duration) -> bool {
     let modified = std::fs::metadata(path).and_then(|about| about.modified());
-    modified.map_or(true, |at| SystemTime::now().duration_since(at).is_ok_and(|old| old > age))
+    // One of the future is from a clock that was wrong, and would hold for as long.
+    modified.map_or(true, |at| SystemTime::now().duration_since(at).map_or(true, |old| old > age))
 }
 
 /// Copies what is new to the second location, if there is one. What fails is told; the snapshot itself stands.
@@ -336,7 +347,11 @@ fn bring_back(
     progress: Progress,
     work: impl FnOnce(&mut Recovery<'_>) -> Result<(), Failure>,
 ) -> Result<Value, Failure> {
-    let (mut tell_step, subjects) = (|message: String| task.say(message), subjects(task, &progress)?);
+    let mut tell_step = |message: String| task.say(message);
+    let subjects = match subjects(task, &progress) {
+        Ok(subjects) => subjects,
+        Err(failure) => return conclude(task, &progress, Err(failure)),
+    };
     let home = store::home(&task.service.shared().paths.state_dir);
     let mut recovery = Recovery {
         home: &home,
@@ -429,4 +444,21 @@ fn tell_snapshot(task: &Task, agent: &str, action: &str, record: &Record, more: 
 
 fn tell(task: &Task, agent: &str, kind: EventKind, data: Value) {
     task.service.shared().tell(Told::Event { agent: agent.to_owned(), kind, data });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stamp_of_the_future_holds_nothing_up() {
+        let stamp = tempfile::NamedTempFile::new().unwrap();
+        let at = |time| stamp.as_file().set_modified(time).unwrap();
+        assert!(!is_older(stamp.path(), PRUNE), "just made");
+        at(SystemTime::now() - 2 * PRUNE);
+        assert!(is_older(stamp.path(), PRUNE));
+        at(SystemTime::now() + 1000 * DENIED);
+        assert!(is_older(stamp.path(), PRUNE), "a clock was wrong");
+        assert!(is_older(&stamp.path().join("absent"), PRUNE));
+    }
 }

@@ -87,7 +87,9 @@ impl World {
             Freeze::Own | Freeze::No => agent.cgroup.as_ref(),
         };
         // The root of the tree is nobody's: everything would die.
-        let cgroup = path.filter(|path| !path.is_empty()).and_then(|path| Some(tree?.join(path)));
+        let path = path.filter(|path| !path.is_empty());
+        path.map_or(Ok(()), |path| check_apart(id, path))?;
+        let cgroup = path.and_then(|path| Some(tree?.join(path)));
         let mut store = self.store(id, state_dir)?;
         // Somebody waits for this.
         store.restic.nice = false;
@@ -107,7 +109,7 @@ impl World {
             Freeze::Own => agent.cgroup.as_ref(),
         };
         match (path, tree) {
-            (Some(path), Some(tree)) => Ok(Some(tree.join(path))),
+            (Some(path), Some(tree)) => check_apart(id, path).map(|()| Some(tree.join(path))),
             _ => Err(Failure::new(
                 Kind::Source,
                 format!(
@@ -116,6 +118,17 @@ impl World {
             )),
         }
     }
+}
+
+/// Who freezes or kills a cgroup must not be in it.
+fn check_apart(id: &str, path: &str) -> Result<(), Failure> {
+    let own = std::fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+    if !own.lines().filter_map(|line| line.strip_prefix("0::/")).any(|own| Path::new(own).starts_with(path)) {
+        return Ok(());
+    }
+    let message =
+        format!("the daemon itself is in the cgroup {path} of `{id}`, which would be frozen or killed");
+    Err(Failure::new(Kind::Source, message))
 }
 
 /// What recovery tells the daemon's loop.

@@ -77,3 +77,13 @@ fn what_an_operators_command_leaves_running_lives_on() {
     let left: i32 = std::fs::read_to_string(pid).unwrap().trim().parse().unwrap();
     nix::sys::signal::kill(Pid::from_raw(left), Signal::SIGKILL).unwrap();
 }
+
+#[test]
+fn what_a_command_has_said_is_read_from_its_end_however_long_that_is() {
+    let directory = tempfile::tempdir().unwrap();
+    let log = directory.path().join("log");
+    // Whatever is left running may do so: the file is its standard output.
+    let script = format!("truncate --size 1T {0}; echo the end >> {0}", log.display());
+    let ended = detached(&mut shell(&script), bounds(&Cancel::default(), LONG), &log).unwrap();
+    assert!(ended.said.ends_with("the end") && ended.said.len() <= 16 * 1024, "{} bytes", ended.said.len());
+}

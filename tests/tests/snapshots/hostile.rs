@@ -6,7 +6,8 @@ use std::os::unix::net::UnixListener;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use agentsec::recovery::Kind;
+use agentsec::config::recovery::RecoveryConfig;
+use agentsec::recovery::{Kind, Store};
 use anyhow::{Context, Result, ensure};
 
 use super::{Bench, tree};
@@ -203,6 +204,52 @@ fn a_full_disk_is_told_and_leaves_nothing_half_done() -> Result<()> {
     let full = full.unwrap_err();
     assert_eq!(full.kind, Kind::NoSpace, "{full}");
     assert_eq!(store.catalogue()?.records.len(), 1, "what was not stored is no snapshot");
+    let left = agentsec::recovery::tiers::directory_bytes(&small.0);
+    assert!(left < 100_000, "{left} bytes are left of what was stored");
+    fs::remove_dir_all(&store.restic.repository)?;
+    let body = "command = [\"/usr/bin/head\", \"-c\", \"9000000\", \"/dev/zero\"]\nrestore = [\"/bin/true\"]";
+    let told = Store::new("a", &super::recovery(body)?, &RecoveryConfig::default(), &small.0)?;
+    let full = told.create(&Default::default(), &super::now, &Default::default(), &mut |_, _| {});
+    let full = full.unwrap_err();
+    assert_eq!(full.kind, Kind::NoSpace, "{full}");
+    assert!(!told.file("spool").exists(), "what a command told stays on the full disk");
+    Ok(())
+}
+
+#[test]
+fn a_mount_point_is_no_place_for_what_is_restored() -> Result<()> {
+    let bench = planted()?;
+    let record = bench.create()?;
+    let small = Small::mount(&bench.path("small"), "1m")?;
+    let failure = bench.restore(&record.id, &small.0).unwrap_err();
+    assert!(failure.kind == Kind::Target && failure.message.contains("mount point"), "{failure}");
+    Ok(())
+}
+
+#[test]
+fn a_key_that_is_gone_is_not_replaced_by_another() -> Result<()> {
+    let bench = planted()?;
+    bench.create()?;
+    let key = &bench.store.restic.key_file;
+    fs::rename(key, bench.path("away"))?;
+    let failure = bench.create().unwrap_err();
+    assert!(failure.kind == Kind::Key && failure.message.contains("put its copy back"), "{failure}");
+    assert!(!key.exists());
+    fs::rename(bench.path("away"), key)?;
+    bench.create()?;
+    Ok(())
+}
+
+#[test]
+fn a_state_that_holds_its_own_repository_is_refused() -> Result<()> {
+    let bench = planted()?;
+    bench.create()?;
+    let body = format!("directory = {:?}", bench.path("").display().to_string());
+    let spec = super::recovery(&body)?;
+    let store = Store::new("a", &spec, &RecoveryConfig::default(), &bench.path("lib"))?;
+    let refused = store.create(&Default::default(), &super::now, &Default::default(), &mut |_, _| {});
+    let refused = refused.unwrap_err();
+    assert!(refused.kind == Kind::Source && refused.message.contains("is in it"), "{refused}");
     Ok(())
 }
 

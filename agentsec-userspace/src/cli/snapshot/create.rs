@@ -1,7 +1,8 @@
 //! `snapshot create`.
 
-use std::io::Read;
-use std::path::PathBuf;
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
 
 use serde_json::json;
 
@@ -12,6 +13,7 @@ use super::super::{Context, Outcome, job};
 use crate::api::client::escaped;
 use crate::recovery::Record;
 use crate::recovery::jobs::Job;
+use crate::recovery::store::HANDED_BYTES;
 
 #[derive(Debug, clap::Args)]
 pub(in crate::cli) struct Args {
@@ -52,13 +54,15 @@ impl Args {
     }
 }
 
-fn read(from: &PathBuf) -> Result<Vec<u8>, CliError> {
+/// All of it, or, if it is more than the daemon takes, a little more than that: the daemon says so.
+fn read(from: &Path) -> Result<Vec<u8>, CliError> {
     let mut state = Vec::new();
-    let read = if from.as_os_str() == "-" {
-        std::io::stdin().lock().read_to_end(&mut state).map(drop)
+    let input: io::Result<Box<dyn Read>> = if from.as_os_str() == "-" {
+        Ok(Box::new(io::stdin().lock()))
     } else {
-        std::fs::read(from).map(|bytes| state = bytes)
+        File::open(from).map(|file| Box::new(file) as Box<dyn Read>)
     };
+    let read = input.and_then(|input| input.take(HANDED_BYTES as u64 + 1).read_to_end(&mut state));
     read.map_err(|error| CliError::failure(format!("{}: {error}", from.display())))?;
     Ok(state)
 }

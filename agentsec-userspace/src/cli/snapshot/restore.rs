@@ -79,7 +79,9 @@ fn find(config: &config::Config, context: &Context, id: &str) -> Result<(Store, 
             .in_memory(memory.as_deref(), &config.recovery);
         let ids: Vec<String> = store.catalogue()?.records.into_iter().map(|record| record.id).collect();
         found.extend(
-            ids.into_iter().filter(|known| known.starts_with(id)).map(|known| (store.clone(), known)),
+            ids.into_iter()
+                .filter(|known| !id.is_empty() && known.starts_with(id))
+                .map(|known| (store.clone(), known)),
         );
     }
     let message = match found.len() {

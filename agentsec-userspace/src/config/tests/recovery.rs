@@ -36,6 +36,7 @@ fn what_makes_no_sense_names_its_place_and_what_is_allowed() {
         ("directory = \"/\"", "an absolute path without `..`"),
         ("command = [\"dump\"]\nrestore = [\"/bin/load\"]", "the first an absolute path"),
         ("command = [\"/bin/dump\"]", "restore"),
+        ("directory = \"/a\"\nrepository = \"b/c\"", "an absolute directory, or a location"),
         ("directory = \"/a\"\nfreeze = \"a/../b\"", "a cgroup's path"),
         ("directory = \"/a\"\ninterval = \"0s\"", "a duration from"),
         ("directory = \"/a\"\nkeep = { last = 0 }", "an integer from 1"),
@@ -54,6 +55,9 @@ fn two_agents_may_not_share_what_is_restored() {
     let both = "[agents.a]\ninterface = \"v0\"\nrecovery = { directory = \"/srv/x\" }\n\
                 [agents.b]\ninterface = \"v1\"\nrecovery = { directory = \"/srv/x/below\" }\n";
     refused(both, &["overlaps that of `a`"]);
+    let both = "[agents.a]\ninterface = \"v0\"\nrecovery = { directory = \"/srv/x\", repository = \"/r\" }\n\
+                [agents.b]\ninterface = \"v1\"\nrecovery = { directory = \"/srv/y\", repository = \"/r/\" }\n";
+    refused(both, &["is that of `a` too"]);
 }
 
 #[test]

@@ -298,6 +298,15 @@ impl Restic {
         self.run(&arguments, cancel, |_| {}).map(drop)
     }
 
+    /// Frees what no snapshot needs, as what an interrupted one has left.
+    ///
+    /// # Errors
+    ///
+    /// When the repository cannot be changed.
+    pub fn prune(&self, cancel: &Cancel) -> Result<(), Failure> {
+        self.run(&["prune", "--quiet"], cancel, |_| {}).map(drop)
+    }
+
     /// Copies snapshots into another repository, whose key is the same.
     ///
     /// # Errors

@@ -49,14 +49,13 @@ impl Restic {
         let about = |what: &dyn std::fmt::Display| format!("restic on {}: {what}", self.shown());
         match ended {
             Ok(ended) if ended.status.success() => Ok(ended),
+            // What runs restic says so when there is none.
+            Ok(ended) if matches!(ended.status.code(), Some(126 | 127)) => Err(self.cannot_run(&ended.said)),
             Ok(ended) => {
                 let said = if ended.said.is_empty() { ended.status.to_string() } else { ended.said };
                 Err(Failure::new(kind_of(&said), about(&said)))
             }
-            Err(ChildError::Spawn(error)) => {
-                let message = format!("{} cannot be run ({error}): install restic", self.program.display());
-                Err(Failure::new(Kind::NoProgram, message))
-            }
+            Err(ChildError::Spawn(error)) => Err(self.cannot_run(&error)),
             Err(error) => Err(Failure::new(
                 match &error {
                     ChildError::TimedOut(_) => Kind::TimedOut,
@@ -67,6 +66,11 @@ impl Restic {
                 about(&error),
             )),
         }
+    }
+
+    fn cannot_run(&self, why: &dyn std::fmt::Display) -> Failure {
+        let message = format!("{} cannot be run ({why}): install restic", self.program.display());
+        Failure::new(Kind::NoProgram, message)
     }
 
     pub(super) fn bounds<'a>(&self, cancel: &'a Cancel) -> Bounds<'a> {
@@ -104,5 +108,28 @@ impl Restic {
             command.arg("--no-cache");
         }
         command
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeMap;
+    use std::time::Duration;
+
+    #[test]
+    fn a_restic_that_is_not_there_says_nothing_of_a_repository() {
+        let restic = Restic {
+            program: "/nonexistent/restic".into(),
+            repository: "/nonexistent/repository".into(),
+            key_file: "/nonexistent/key".into(),
+            cache: "/nonexistent/cache".into(),
+            environment: BTreeMap::new(),
+            deadline: Duration::from_secs(60),
+            nice: true,
+        };
+        let failure = restic.open(&Cancel::default()).unwrap_err();
+        assert_eq!(failure.kind, Kind::NoProgram, "{failure}");
+        assert!(failure.message.contains("install restic"), "{failure}");
     }
 }
