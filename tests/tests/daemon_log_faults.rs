@@ -132,12 +132,12 @@ fn a_disk_that_hangs_keeps_no_operator_waiting_and_nothing_is_lost() -> Result<(
         scene.daemon.cli_ok(&["release", NAMES[0]])?;
     }
     scene.daemon.cli_ok(&["quarantine", NAMES[0], "--reason", "the last"])?;
-    let alerts = scene.daemon.status()?["daemon"]["alerts"].to_string();
-    assert!(alerts.contains("the disk does not answer"), "{alerts}");
+    let is_silent =
+        |status: &Value| status["daemon"]["alerts"].to_string().contains("the disk does not answer");
+    scene.daemon.wait_until("status says so", LONG, is_silent)?;
     drop(hanging);
-    wait::until("a disk that answers", LONG, || {
-        let status = scene.daemon.status().ok()?;
-        (!status["daemon"]["alerts"].to_string().contains("the disk does not answer")).then_some(())
+    scene.daemon.wait_until("a disk that answers", LONG, |status| {
+        !is_silent(status) && status["daemon"]["events"]["queued"] == 0
     })?;
     scene.daemon.kill9()?;
     scene.daemon.restart()?;

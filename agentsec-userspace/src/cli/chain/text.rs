@@ -27,7 +27,8 @@ pub(super) fn render(chain: &Chain, style: Style) -> String {
     lines.extend(chain.containment.iter().map(|moment| of_moment(moment, 3, "containment", Tone::Good)));
     lines.sort_by_key(|line| (line.at, line.order));
     let agent = harmless(&chain.agent);
-    let mut text = format!("from {agent}, taken as compromised from {} on, until {}\n\n", chain.from, chain.to);
+    let mut text =
+        format!("from {agent}, taken as compromised from {} on, until {}\n\n", chain.from, chain.to);
     if chain.initial_compromise.is_empty() {
         text.push_str("no sign of a compromise of its own is in the log in that time\n");
     }
