@@ -74,6 +74,33 @@ fn a_daemon_that_is_told_to_end_leaves_a_recovery_to_the_next() -> Result<()> {
 }
 
 #[test]
+fn a_recovery_that_ends_while_the_daemon_does_is_told_by_the_next() -> Result<()> {
+    let gate = "touch $H/at; while [ ! -e $H/go ]; do sleep 0.05; done";
+    let mut quiet = Quiet::new(1, "", gate, |config| config)?;
+    json(&quiet.scene.daemon, &["snapshot", "create", NAMES[0]])?;
+    quiet.poison(1)?;
+    let mut recover = quiet.scene.daemon.command(&["recover", NAMES[0]]);
+    let mut recover = recover.stdout(Stdio::null()).stderr(Stdio::null()).spawn()?;
+    wait::until("it to be started", LONG, || quiet.path("at").exists().then_some(()))?;
+    // As one that has ended and been told to nobody.
+    let file = quiet.scene.daemon.paths().state().join("recovery/recovering/alice.json");
+    quiet.scene.daemon.kill9()?;
+    recover.wait()?;
+    fs::write(quiet.path("go"), "")?;
+    let mut progress: Value = serde_json::from_slice(&fs::read(&file)?)?;
+    progress["ended"] = "Well".into();
+    fs::write(&file, serde_json::to_vec(&progress)?)?;
+    let calls = quiet.calls();
+    quiet.scene.daemon.restart()?;
+    let event = quiet.scene.wait_for_event("the recovery", is_recovery)?;
+    assert_eq!(event["event_data"]["succeeded"], true, "{event}");
+    quiet.scene.daemon.wait_for_state(NAMES[0], "HALF_OPEN", LONG)?;
+    wait::until("the end", LONG, || (quiet.recovering() == 0).then_some(()))?;
+    assert_eq!(quiet.calls(), calls, "nothing is done again");
+    Ok(())
+}
+
+#[test]
 fn an_agent_whose_restore_command_fails_is_left_stopped_and_that_is_told() -> Result<()> {
     let told = Told::new("exit 3")?;
     let failed = told.scene.daemon.cli(&["recover", NAMES[0]])?;

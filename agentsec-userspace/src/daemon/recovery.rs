@@ -78,6 +78,8 @@ impl Daemon {
                 let agent_id = Some(agent).filter(|agent| !agent.is_empty());
                 self.record(now, Draft { agent_id, correlation_id, ..Draft::daemon(now, kind, data) });
             }
+            // Who no longer waits for it needs no answer.
+            Told::Heard(heard) => drop(heard.send(())),
             Told::Release { agent, by } => {
                 let request = Request::Release { target: Target::Agent(agent), force: false };
                 for (agent, outcome) in self.handle(now, Input::Operator { request, by }) {

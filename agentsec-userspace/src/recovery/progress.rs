@@ -69,6 +69,18 @@ pub struct Progress {
     pub automated: bool,
     /// The incident that it answers.
     pub incident: Option<String>,
+    /// How it ended, when that is all that is left to be told.
+    #[serde(default)]
+    pub ended: Option<End>,
+}
+
+/// How a recovery ended.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum End {
+    /// Everybody is restored and started.
+    Well,
+    /// It failed; why, and what was left.
+    Badly(String),
 }
 
 /// What becomes of a recovery that was interrupted.

@@ -11,7 +11,7 @@ use super::child::Cancel;
 use super::durable;
 use super::error::{Failure, Kind};
 use super::freeze::{self, Frozen};
-use super::progress::{Part, Progress, Way, identity_of};
+use super::progress::{End, Part, Progress, Way, identity_of};
 use super::staging::{self, Target};
 use super::store::Store;
 
@@ -197,12 +197,20 @@ impl<'a> Recovery<'a> {
         for step in self.progress.plan.steps.clone() {
             failed.extend(self.keep_replaced(&step.agent).err());
         }
-        durable::remove(&Progress::file(self.home, &self.progress.agent))?;
         if failed.is_empty() {
-            return Ok(());
+            return self.end(End::Well);
         }
         let failed: Vec<String> = failed.into_iter().map(|failure| failure.message).collect();
-        Err(Failure::new(Kind::Command, format!("the state is restored, but: {}", failed.join("; "))))
+        let failure =
+            Failure::new(Kind::Command, format!("the state is restored, but: {}", failed.join("; ")));
+        self.end(End::Badly(failure.message.clone()))?;
+        Err(failure)
+    }
+
+    /// Nothing is left to do; whoever tells of it removes the file.
+    fn end(&mut self, end: End) -> Result<(), Failure> {
+        self.progress.ended = Some(end);
+        self.progress.save(self.home)
     }
 
     /// Keeps what was there before in the place of what an earlier recovery has kept. It may be done again.
@@ -248,17 +256,17 @@ impl<'a> Recovery<'a> {
                 left.push(problem.message);
             }
         }
-        if left.is_empty()
-            && let Err(problem) = durable::remove(&Progress::file(self.home, &self.progress.agent))
-        {
-            left.push(problem.message);
-        }
         let mut message = failure.message;
         if !fed.is_empty() {
             message.push_str(&format!(
                 "; left stopped, since the restore command had begun and the state is no longer what it was: {}",
                 fed.join(", ")
             ));
+        }
+        if left.is_empty()
+            && let Err(problem) = self.end(End::Badly(message.clone()))
+        {
+            left.push(problem.message);
         }
         if !left.is_empty() {
             message.push_str(&format!("; and could not be undone: {}", left.join("; ")));

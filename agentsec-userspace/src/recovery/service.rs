@@ -375,6 +375,13 @@ impl Shared {
         let _ = self.told.send(told);
     }
 
+    /// Whether the daemon's loop has taken all that it was told. It is gone when the daemon ends.
+    pub(super) fn is_heard(&self) -> bool {
+        let (heard, wait) = std::sync::mpsc::channel();
+        self.tell(Told::Heard(heard));
+        wait.recv().is_ok()
+    }
+
     pub(super) fn tell_alert(&self, agent: &str, data: serde_json::Value) {
         self.tell(Told::Event { agent: agent.to_owned(), kind: EventKind::Alert, data });
     }

@@ -13,7 +13,7 @@ use super::catalogue::Record;
 use super::durable;
 use super::error::{Failure, Kind};
 use super::freeze::Frozen;
-use super::progress::{Progress, Way};
+use super::progress::{End, Progress, Way};
 use super::recover::{Recovery, Subject};
 use super::retention::{self, Shelf};
 use super::service::Task;
@@ -333,6 +333,20 @@ pub(super) fn recover(task: &Task, progress: Progress) -> Result<Value, Failure>
 
 /// Takes up a recovery that a daemon before this one had begun.
 pub(super) fn resume(task: &Task, progress: Progress) -> Result<Value, Failure> {
+    match &progress.ended {
+        Some(End::Well) => {
+            // Since then it may have been let out, and be in trouble anew.
+            let world = task.service.world();
+            let now = world.agents.get(&progress.agent);
+            let is_the_same = now.is_some_and(|now| now.incident == progress.incident);
+            return conclude(task, &progress, Ok(()), is_the_same);
+        }
+        Some(End::Badly(why)) => {
+            let failure = Failure::new(Kind::Other, why.clone());
+            return conclude(task, &progress, Err(failure), false);
+        }
+        None => {}
+    }
     bring_back(task, progress, |recovery| match recovery.resume()? {
         Way::Forward => Ok(()),
         Way::Back => Err(Failure::new(
@@ -350,7 +364,7 @@ fn bring_back(
     let mut tell_step = |message: String| task.say(message);
     let subjects = match subjects(task, &progress) {
         Ok(subjects) => subjects,
-        Err(failure) => return conclude(task, &progress, Err(failure)),
+        Err(failure) => return conclude(task, &progress, Err(failure), false),
     };
     let home = store::home(&task.service.shared().paths.state_dir);
     let mut recovery = Recovery {
@@ -363,7 +377,7 @@ fn bring_back(
     };
     let result = work(&mut recovery);
     let progress = recovery.progress;
-    conclude(task, &progress, result)
+    conclude(task, &progress, result, true)
 }
 
 /// Killing an agent's processes destroys evidence: it waits until that is kept, but not for ever.
@@ -385,8 +399,13 @@ fn subjects(task: &Task, progress: &Progress) -> Result<BTreeMap<String, Subject
         .collect()
 }
 
-/// Records what came of a recovery; whoever is back goes on probation.
-fn conclude(task: &Task, progress: &Progress, result: Result<(), Failure>) -> Result<Value, Failure> {
+/// Records what came of a recovery; whoever is back goes on probation if `may_release`.
+fn conclude(
+    task: &Task,
+    progress: &Progress,
+    result: Result<(), Failure>,
+    may_release: bool,
+) -> Result<Value, Failure> {
     let read_from: BTreeMap<&String, &String> =
         progress.parts.iter().map(|(agent, part)| (agent, &part.read_from)).collect();
     let snapshots: BTreeMap<&String, &String> =
@@ -413,11 +432,20 @@ fn conclude(task: &Task, progress: &Progress, result: Result<(), Failure>) -> Re
         });
         tell(task, agent, EventKind::ContainmentAction, data);
     }
-    result?;
-    for agent in snapshots.keys() {
-        let by = format!("recovery, asked for by {}", progress.by);
-        task.service.shared().tell(Told::Release { agent: (*agent).clone(), by });
+    if result.is_ok() && may_release {
+        for agent in snapshots.keys() {
+            let by = format!("recovery, asked for by {}", progress.by);
+            task.service.shared().tell(Told::Release { agent: (*agent).clone(), by });
+        }
     }
+    // What a daemon that ends no longer hears of is told by the next.
+    if progress.ended.is_some() && task.service.shared().is_heard() {
+        durable::remove(&Progress::file(
+            &store::home(&task.service.shared().paths.state_dir),
+            &progress.agent,
+        ))?;
+    }
+    result?;
     task.say("restored and started");
     Ok(json!({ "snapshots": snapshots, "warnings": progress.plan.warnings }))
 }

@@ -143,6 +143,8 @@ pub enum Told {
         /// Its data.
         data: Value,
     },
+    /// Everything before this has been taken.
+    Heard(std::sync::mpsc::Sender<()>),
     /// An agent is back in a known state: it may be probed.
     Release {
         /// Whom.
