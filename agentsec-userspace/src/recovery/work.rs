@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, SystemTime};
 
+use agentsec_common::policy::State;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
@@ -421,7 +422,11 @@ fn conclude(
             },
             "automated": progress.automated,
             "by": progress.by,
-            "isolation_level": if result.is_ok() { "partial" } else { "unchanged" },
+            "isolation_level": match (&result, world.agents.get(*agent).map(|now| now.state)) {
+                (Err(_), _) => "unchanged",
+                (Ok(()), Some(State::Closed)) => "none",
+                (Ok(()), _) => "partial",
+            },
             "affected_services": snapshots.keys().collect::<Vec<_>>(),
             "recovery_snapshot": snapshot,
             "snapshots": snapshots,
