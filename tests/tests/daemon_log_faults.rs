@@ -79,6 +79,16 @@ fn what_was_acknowledged_outlives_a_disk_that_fails_for_a_while_and_a_machine_th
 }
 
 #[test]
+fn a_second_path_that_is_missing_keeps_no_daemon_from_starting_and_is_told() -> Result<()> {
+    let scene = Scene::routed(1, &config(1).set("log.dead_letters", "/nonexistent/second"))?;
+    scene.wait_for_event("the alert", |event| event["event_data"]["what"] == "dead_letters_missing")?;
+    scene.daemon.cli_ok(&["quarantine", NAMES[0], "--reason", "a turn of the loop later"])?;
+    let alerts = scene.daemon.status()?["daemon"]["alerts"].to_string();
+    assert!(alerts.contains("log.dead_letters is not used"), "{alerts}");
+    Ok(())
+}
+
+#[test]
 fn a_disk_that_breaks_hinders_no_enforcement_and_events_go_the_second_way() -> Result<()> {
     let lab = Lab::routed(1)?;
     let second = tempfile::tempdir()?;

@@ -94,7 +94,7 @@ impl Daemon {
         if let Some(error) = no_second {
             let data = json!({ "what": "dead_letters_missing", "error": format!("{error:#}") });
             daemon.record(started, Draft::daemon(started, EventKind::Alert, data));
-            daemon.complain("log", &error);
+            daemon.complain("second path", &error);
         }
         daemon.say_loaded("start");
         daemon.remember_flows(started)?;
@@ -178,7 +178,7 @@ fn open_log(state_dir: &Path, config: &Config, boot_id: &str) -> Result<Log> {
     let dead_letters = config.log.dead_letters.as_ref().and_then(|second| match open_letters(second) {
         Ok(letters) => Some(letters),
         Err(error) => {
-            no_second = Some(error.context("log.dead_letters: the log has no second path"));
+            no_second = Some(error.context("log.dead_letters is not used"));
             None
         }
     });
