@@ -16,9 +16,12 @@ use crate::record::evidence::EvidenceSource;
 use crate::record::evidence::source::Stamp;
 use crate::record::index::{Answer, Files, IndexError};
 pub use crate::record::query::{EndpointFilter, EventQuery};
+use crate::record::timestamp::Timestamp;
 
 /// How long after an event was written a follower sees it, at most.
 const POLL_INTERVAL: Duration = Duration::from_millis(100);
+/// An event is in the log so soon after it happened, milliseconds, unless the log refuses.
+const LATE_MS: u64 = 2000;
 /// Entries that are read at once, about as many bytes, and at most as many.
 const READ_BYTES: usize = 256 * 1024;
 /// Lines that the index points to and that are read at once.
@@ -96,7 +99,7 @@ impl Reader {
                 if let Some(latest) = self.latest.take().filter(|latest| !latest.lines.is_empty()) {
                     return Ok(Some(Vec::from(latest.lines).concat().into()));
                 }
-                if !self.query.follow {
+                if !self.query.follow || self.query.until.is_some_and(is_over) {
                     return Ok(None);
                 }
                 tokio::time::sleep(POLL_INTERVAL).await;
@@ -170,6 +173,11 @@ impl Reader {
 
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> io::Result<T> + Send + 'static) -> io::Result<T> {
     tokio::task::spawn_blocking(work).await.map_err(io::Error::other)?
+}
+
+/// Whether nothing from before this time is still on its way into the log.
+fn is_over(until: Timestamp) -> bool {
+    Timestamp::now().0 > until.0.saturating_add(LATE_MS)
 }
 
 /// The log's entries, as it grows.
@@ -343,6 +351,14 @@ mod tests {
         new.append(&["first of the new"], true).unwrap();
         new.publish().unwrap();
         assert_eq!(stream.next().await.unwrap().unwrap(), "first of the new\n");
+    }
+
+    #[tokio::test]
+    async fn following_ends_with_the_time_that_is_asked_for() {
+        let mut log = Log::new();
+        log.append(&[event("a", "LOSS", 1), event("a", "LOSS", 3)]);
+        let until = "2026-01-01T00:00:02Z".parse().ok();
+        assert_eq!(log.all(EventQuery { until, ..following() }).await, event("a", "LOSS", 1) + "\n");
     }
 
     #[tokio::test]

@@ -57,7 +57,22 @@ pub(super) const fn of_attachment(status: AttachmentStatus) -> Tone {
     }
 }
 
-/// `text` without what a terminal would obey.
+/// `text` without what a terminal would obey: control characters, and those that turn the direction of writing, which make
+/// one text look like another.
 pub(super) fn harmless(text: &str) -> String {
-    text.chars().map(|character| if character.is_control() { '\u{fffd}' } else { character }).collect()
+    let turns = |character| matches!(character, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    let shown =
+        |character: char| if character.is_control() || turns(character) { '\u{fffd}' } else { character };
+    text.chars().map(shown).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::harmless;
+
+    #[test]
+    fn what_a_terminal_would_obey_is_replaced() {
+        assert_eq!(harmless("a\u{1b}[2J\u{202e}b\n\u{2066}c"), "a\u{fffd}[2J\u{fffd}b\u{fffd}\u{fffd}c");
+        assert_eq!(harmless("naïve → 日本語 עברית"), "naïve → 日本語 עברית");
+    }
 }
