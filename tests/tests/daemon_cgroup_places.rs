@@ -104,7 +104,7 @@ fn a_cgroup_that_is_made_anew_is_the_same_agent_and_as_contained() -> Result<()>
     }
     scene.daemon.cli_ok(&["release", NAMES[0], "--force"])?;
     assert_eq!(ten(&scene, &scene.agents[0])?, ALL_PASS);
-    assert_eq!(scene.sink().datagrams(), 10);
+    assert_eq!(scene.arrived(10)?, 10);
     Ok(())
 }
 
@@ -225,7 +225,7 @@ fn the_next_daemon_takes_cgroups_over_without_a_gap() -> Result<()> {
         assert_eq!(on_root(&scene)?, [1, 1], "replaced, not added");
     }
     let report = stream.end()?;
-    assert_eq!((&report["sent"], scene.sink().datagrams()), (&0.into(), 30), "{report}");
+    assert_eq!((&report["sent"], scene.arrived(30)?), (&0.into(), 30), "{report}");
     assert_eq!(sent_by(&scene.agent(1)?), 30, "counted with and without a daemon");
 
     scene.daemon.kill9()?;
@@ -261,7 +261,7 @@ fn programs_of_others_on_the_cgroup_run_beside_ours_and_either_drops() -> Result
         quarantine(&scene, NAMES[0])?;
         assert_eq!(ten(&scene, &alice)?, NONE_PASS, "ours drops");
         assert_eq!(theirs.packets()?, 10, "theirs is asked all the same");
-        assert_eq!(scene.sink().datagrams(), 10);
+        assert_eq!(scene.arrived(10)?, 10);
     }
     Ok(())
 }

@@ -10,6 +10,7 @@ use crate::daemon::{Config, Daemon};
 use crate::lab::Lab;
 use crate::scene::{self, LONG, NAMES};
 use crate::traffic::udp::UdpReceiver;
+use crate::wait;
 
 /// What a datagram of [`CgroupScene::shoot`] counts: IPv4 and UDP headers, and 100 bytes. A cgroup's programs see no
 /// link layer.
@@ -75,6 +76,14 @@ impl CgroupScene {
     #[must_use]
     pub fn sink(&self) -> &UdpReceiver {
         &self.sink
+    }
+
+    /// Waits until so many datagrams have arrived at the sink, and returns how many have: what is counted more should
+    /// not have passed.
+    pub fn arrived(&self, datagrams: u64) -> Result<u64> {
+        wait::until("what was sent", LONG, || {
+            Some(self.sink.datagrams()).filter(|arrived| *arrived >= datagrams)
+        })
     }
 
     /// Sends datagrams of [`DATAGRAM`] bytes from a cgroup to the [sink](Self::sink): what was sent and what was refused.
