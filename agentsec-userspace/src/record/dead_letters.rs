@@ -4,7 +4,7 @@
 //! told is kept, or events that are in the log already: those are passed over by their id. A line that was damaged here is passed
 //! over and counted.
 
-use super::event::{Event, verify};
+use super::event::{Event, intact};
 use super::sink::SinkError;
 use anyhow::{Context, Result};
 use std::collections::HashSet;
@@ -81,7 +81,7 @@ impl DeadLetters {
         if count > 0 {
             // The record of the gap may be behind them.
             let recent = recent(count + 1).context("reading the log's end")?;
-            let ids = recent.iter().filter_map(|line| verify(std::str::from_utf8(line).ok()?).ok());
+            let ids = recent.iter().filter_map(|line| intact(line));
             letters.known = ids.map(|event| event.event_id).collect();
         }
         Ok(letters)
@@ -143,7 +143,7 @@ impl DeadLetters {
             let mut tally = self.tally.clone();
             let mut batch = Vec::new();
             for line in lines {
-                let event = std::str::from_utf8(&line).ok().and_then(|text| verify(text).ok());
+                let event = intact(&line);
                 tally.add(event.as_ref());
                 batch.extend(event.filter(|event| !self.known.contains(&event.event_id)));
             }

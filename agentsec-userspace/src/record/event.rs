@@ -127,6 +127,12 @@ pub fn verify(line: &str) -> Result<Event, Flaw> {
     if event.hash() == event.integrity_hash { Ok(event) } else { Err(Flaw::Altered) }
 }
 
+/// The event in a line of the log, if it is one and intact.
+#[must_use]
+pub fn intact(line: &[u8]) -> Option<Event> {
+    verify(std::str::from_utf8(line).ok()?).ok()
+}
+
 /// Where ids come from.
 pub trait IdSource: Send {
     /// An id that no other event has.

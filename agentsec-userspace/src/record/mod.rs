@@ -27,7 +27,7 @@ pub mod timestamp;
 pub mod writer;
 
 pub use crate::core::community_id;
-pub use event::{Event, Sealer, verify};
+pub use event::{Event, Sealer, intact, verify};
 pub use journal::{Journal, Outcome};
 pub use sink::{EventSink, SinkError};
 pub use writer::Writer;

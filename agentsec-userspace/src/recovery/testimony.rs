@@ -11,9 +11,9 @@ use crate::record::entries::EventSource;
 use crate::record::evidence::EvidenceSource;
 use crate::record::head::Head;
 use crate::record::index::Files;
+use crate::record::intact;
 use crate::record::query::EventQuery;
 use crate::record::timestamp::Timestamp;
-use crate::record::verify;
 
 use super::catalogue::Record;
 
@@ -88,7 +88,7 @@ impl Testimony {
 
     /// Takes one event. What was altered says nothing.
     fn hear(&mut self, line: &[u8]) {
-        let Some(event) = std::str::from_utf8(line).ok().and_then(|line| verify(line).ok()) else { return };
+        let Some(event) = intact(line) else { return };
         let Ok(made) = serde_json::from_value::<Made>(event.event_data) else { return };
         if made.action == "created" {
             self.made.entry(made.snapshot.clone()).or_insert(made);

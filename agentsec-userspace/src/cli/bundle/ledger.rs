@@ -14,7 +14,7 @@ use crate::record::ask::ask;
 use crate::record::evidence::{EvidenceSource, LOG_NAME};
 use crate::record::index::Files;
 use crate::record::query::EventQuery;
-use crate::record::{Event, verify};
+use crate::record::{Event, intact};
 
 /// What the log says.
 #[derive(Debug, Default)]
@@ -66,8 +66,7 @@ impl Ledger {
     }
 
     fn take(&mut self, line: &[u8]) {
-        let intact = std::str::from_utf8(line).ok().and_then(|line| verify(line).ok());
-        match intact {
+        match intact(line) {
             Some(event) => self.tell(&event),
             None => self.flawed += 1,
         }
