@@ -271,6 +271,24 @@ fn a_protected_alert_that_overtakes_the_first_request_is_a_refusal_and_a_later_o
 }
 
 #[test]
+fn a_change_of_cipher_between_two_pieces_of_a_greeting_hides_no_refusal() -> Result<()> {
+    let record = |kind: u8, length: u8| [&[kind, 3, 3, 0, length][..], &vec![7; length.into()]].concat();
+    let mut arena = arena(following())?;
+    let agent = arena.agent(0)?;
+    let mut talk = Talk::opened(&arena, Flow::to(stranger(1), 443))?;
+    talk.say(&arena, &record(22, 100))?;
+    talk.hear(&arena, &record(22, 90))?;
+    talk.say(&arena, &[20, 3, 3, 0, 1, 1])?;
+    talk.hear(&arena, &record(23, 200))?;
+    talk.say(&arena, &record(23, 70))?;
+    talk.hear(&arena, &record(23, 19))?;
+    let ledger = arena.maps.ledger(agent.slot)?;
+    assert_eq!(ledger.auth_total[TlsAlert as usize], 1);
+    assert_eq!(arena.maps.times.get(&agent.slot, 0)?.iter().sum::<u32>(), 2, "both answers, and no piece");
+    Ok(())
+}
+
+#[test]
 fn response_times_are_what_lies_between_question_and_answer() -> Result<()> {
     let mut arena = arena(following())?;
     let agent = arena.agent(0)?;

@@ -6,7 +6,7 @@ use crate::packet::tcp;
 /// What the agent has sent: the greatest sequence number, and what is known of its side.
 ///
 /// ```text
-/// bit 0..32 sequence | 32 started | 33 pushed | 34 finished | 35 read | 36 connect | 37 midway | 40..48 language
+/// bit 0..32 sequence | 32 started | 33 pushed | 34 finished | 35 read | 36 connect | 37 midway | 38 ciphered | 40..48 language
 /// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Sent(pub u64);
@@ -17,6 +17,7 @@ const FINISHED: u64 = 1 << 34;
 const READ: u64 = 1 << 35;
 const CONNECT: u64 = 1 << 36;
 const MIDWAY: u64 = 1 << 37;
+const CIPHERED: u64 = 1 << 38;
 const LANGUAGE_SHIFT: u32 = 40;
 
 impl Sent {
@@ -166,6 +167,9 @@ impl Requests {
     }
 }
 
+/// Bytes of a TLS record that changes the cipher; no other one of a handshake is as short.
+const CHANGE_CIPHER_SPEC_BYTES: u32 = 6;
+
 /// Whether a segment of the agent begins a message.
 #[repr(u8)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -179,6 +183,10 @@ pub enum Start {
     /// If the segment before it was pushed, and it may be one that nobody answers: streams that share a connection
     /// acknowledge and keep house.
     Shared = 3,
+    /// If the segment before it was pushed, within a TLS handshake: but the connection's first change of cipher by itself is no
+    /// message, since nobody answers it. Clients send it as soon as they have read the begin of what the server says, and
+    /// the rest of that would be taken for its answer.
+    Handshake = 4,
 }
 
 impl Start {
@@ -190,6 +198,7 @@ impl Start {
             1 => Self::Request,
             2 => Self::Rest,
             3 => Self::Shared,
+            4 => Self::Handshake,
             _ => Self::Unread,
         }
     }
@@ -241,7 +250,7 @@ impl Asking {
         let begins = match start {
             Start::Request => true,
             Start::Rest => false,
-            Start::Unread | Start::Shared => sent.0 & PUSHED != 0,
+            Start::Unread | Start::Shared | Start::Handshake => sent.0 & PUSHED != 0,
         };
         sent = sent.with_end(end);
         if segment.has(tcp::FIN) {
@@ -249,6 +258,12 @@ impl Asking {
         }
         if segment.payload == 0 {
             return (Self { sent, asked, answer }, Says::Nothing);
+        }
+        if matches!(start, Start::Handshake)
+            && segment.payload == CHANGE_CIPHER_SPEC_BYTES
+            && sent.0 & CIPHERED == 0
+        {
+            return (Self { sent: Sent(sent.0 | CIPHERED), asked, answer }, Says::Nothing);
         }
         let ends = segment.has(tcp::PSH);
         sent = Sent(if ends { sent.0 | PUSHED } else { sent.0 & !PUSHED });

@@ -86,6 +86,24 @@ fn where_streams_share_a_connection_time_runs_from_the_latest_message() {
 }
 
 #[test]
+fn a_change_of_cipher_asks_nothing_once_within_the_handshake() {
+    let (asking, answered) = established();
+    let (asking, _) = asking.tcp(&segment(1000, 5000, 200, PUSH), Start::Request, 0);
+    let (answered, _) = answered.tcp(&segment(5000, 1200, 90, PUSH), asking.asked, true);
+    for (start, says) in [(Start::Handshake, Says::Nothing), (Start::Shared, Says::Asks)] {
+        assert_eq!(asking.tcp(&segment(1200, 5090, 6, PUSH), start, 1).1, says, "{start:?}");
+    }
+    let (asking, _) = asking.tcp(&segment(1200, 5090, 6, PUSH), Start::Handshake, 1);
+    let (answered, hears) = answered.tcp(&segment(5090, 1206, 900, PUSH), asking.asked, true);
+    assert_eq!(hears, Hears::More, "the rest of the greeting");
+    let (again, says) = asking.tcp(&segment(1206, 5990, 6, PUSH), Start::Handshake, 1);
+    assert_eq!((says, again.answer), (Says::Asks, 5990), "an agent that sends all of its words in sixes");
+    let (asking, says) = asking.tcp(&segment(1206, 5990, 74, PUSH), Start::Handshake, 1);
+    assert_eq!((says, asking.answer), (Says::Asks, 5990));
+    assert_eq!(answered.tcp(&segment(5990, 1280, 24, PUSH), asking.asked, true).1, Hears::Answer);
+}
+
+#[test]
 fn a_request_that_can_be_read_begins_a_message_and_its_body_does_not() {
     let (asking, _) = established();
     let (asking, _) = asking.tcp(&segment(1000, 5000, 100, PUSH), Start::Request, 0);
@@ -260,7 +278,7 @@ enum Step {
 }
 
 fn any_step() -> impl Strategy<Value = Step> {
-    let agent = (0..200u32, 0..3000u32, any::<bool>(), 0..4u8)
+    let agent = (0..200u32, 0..3000u32, any::<bool>(), 0..5u8)
         .prop_map(|(back, payload, pushed, start)| Step::Agent { back, payload, pushed, start });
     let text = prop_oneof![Just(*b"HTTP/1.1 401 No\r"), Just(*b"HTTP/1.1 100 Go\r"), any::<[u8; 16]>()];
     let remote = (0..200u32, 0..3000u32, 0..3000u32, text)

@@ -27,8 +27,8 @@ pub extern "C" fn agentsec_say(case: *const Case, entry: *mut Flow, read: u64) -
     let begins = sent.is_fresh();
     let (sent, start) = match read {
         // Within the handshake each message waits for its own answer.
-        0 if matches!(sent.language(), Language::Tls) && load_responses(entry) >= HANDSHAKE => {
-            (sent, Start::Shared)
+        0 if matches!(sent.language(), Language::Tls) => {
+            (sent, if load_responses(entry) >= HANDSHAKE { Start::Shared } else { Start::Handshake })
         }
         0 => (sent, Start::Unread),
         _ => (

@@ -117,7 +117,7 @@ fn conversation(data: &[u8]) {
         if step[0] & 1 == 0 {
             let segment =
                 Segment { sequence: next.wrapping_sub(back), acknowledgment: remote_next, payload, flags };
-            let start = Start::from_byte(step[0] >> 1 & 3);
+            let start = Start::from_byte(step[0] >> 1 & 7);
             let (after, says) = asking.tcp(&segment, start, answered.count());
             asking = after;
             asks += u32::from(says == Says::Asks);

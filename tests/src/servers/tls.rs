@@ -51,7 +51,8 @@ fn provider() -> Arc<CryptoProvider> {
 }
 
 /// Starts a server that answers [`WELCOME`] to clients with a certificate of `clients`, and refuses all others. Its
-/// own certificate is one of `clients` too.
+/// own certificate is one of `clients` too. Each record of its crosses by itself, with time for the client to say what it
+/// has to say in between: that is how a greeting arrives which is longer than a segment.
 pub fn requiring_certificate(
     namespace: &Namespace,
     address: impl Into<SocketAddr>,
@@ -69,7 +70,7 @@ pub fn requiring_certificate(
     let config = Arc::new(config);
     Service::start(namespace, address, longest, move |mut peer| {
         let mut tls = ServerConnection::new(Arc::clone(&config)).map_err(io::Error::other)?;
-        let served = welcome(&mut Stream::new(&mut tls, &mut peer));
+        let served = welcome(&mut Stream::new(&mut tls, &mut ByRecord(&mut peer)));
         // Closing before the client has read everything would reset the connection, and the alert with it.
         peer.close_writing()?;
         peer.wait_for_close()?;
@@ -77,7 +78,31 @@ pub fn requiring_certificate(
     })
 }
 
-fn welcome(stream: &mut Stream<'_, ServerConnection, Peer>) -> io::Result<()> {
+/// How long a record waits for what the client says to the one before.
+const BETWEEN_RECORDS: Duration = Duration::from_millis(3);
+
+/// What is written to it crosses by itself.
+struct ByRecord<'a>(&'a mut Peer);
+
+impl Read for ByRecord<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.0.read(buffer)
+    }
+}
+
+impl Write for ByRecord<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.write_segment(bytes)?;
+        self.0.pause(BETWEEN_RECORDS);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.flush()
+    }
+}
+
+fn welcome(stream: &mut Stream<'_, ServerConnection, ByRecord<'_>>) -> io::Result<()> {
     stream.read_exact(&mut [0; REQUEST.len()])?;
     stream.write_all(WELCOME)?;
     stream.conn.send_close_notify();
