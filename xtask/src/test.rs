@@ -23,7 +23,8 @@ pub fn run(progress: &Progress, filter: Option<&str>, args: &[OsString]) -> Resu
     let binaries = compile::tests(progress, &object)?;
 
     let mut command = workspace::cargo();
-    command.arg("test").args(filter).arg("--").args(args);
+    // All that fails is told at once: who waits half an hour for the next failure has learnt little.
+    command.args(["test", "--no-fail-fast"]).args(filter).arg("--").args(args);
     command.env(OBJECT_VARIABLE, &object);
     if let Some(agentsec) = binaries.agentsec {
         command.env("AGENTSEC_BIN", agentsec);
