@@ -204,6 +204,15 @@ fn a_wall_clock_that_steps_changes_no_circuit_and_no_order_of_the_log() -> Resul
         scene.daemon.cli_ok(&["release", NAMES[0]])?;
     }
     let text = |event: &Value, key: &str| event[key].as_str().unwrap_or_default().to_owned();
+    // Wherever the clock was in between, the steps that are told add up to where it is.
+    for (offset, hours) in [("+0", 0), ("+3h", 3), ("+0", 0)] {
+        step(&clock, offset)?;
+        wait::until("the steps are told", LONG, || {
+            let events = scene.daemon.events().ok()?;
+            let steps = events.iter().filter_map(|event| event["event_data"]["step_ms"].as_i64());
+            (steps.sum::<i64>() - hours * 3_600_000).abs().lt(&1000).then_some(())
+        })?;
+    }
     let late = scene.daemon.cli_ok(&["events", "--since", "1h", "--type", "operator_command", "--json"])?;
     let late: Vec<Value> = late.lines().map(serde_json::from_str).collect::<Result<_, _>>()?;
     let late: Vec<String> = late.iter().map(|event| text(&event["event_data"], "reason")).collect();

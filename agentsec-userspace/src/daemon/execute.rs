@@ -5,8 +5,11 @@ use agentsec_common::policy::State;
 
 use std::time::Duration;
 
+use serde_json::json;
+
 use crate::clock;
-use crate::core::{Command, Done, Draft, Input, Refusal, Time, TripRef};
+use crate::core::time::rfc3339;
+use crate::core::{Command, Done, Draft, EventKind, Input, Refusal, Time, TripRef};
 use crate::record::writer::Told as Written;
 
 use super::Daemon;
@@ -127,6 +130,19 @@ impl Daemon {
         let refuses = self.alerts.iter().any(|alert| alert.starts_with("events:"));
         let trouble = (is_silent && !refuses).then(|| "the disk does not answer; events wait".to_owned());
         self.tell_trouble("log", trouble);
+    }
+
+    /// Tells a step of the wall clock: times in the log before and after it do not compare.
+    pub(super) fn watch_clock(&mut self, now: Time) {
+        let Some(step_ns) = self.clock_steps.step(now) else { return };
+        let (seconds, way) = (step_ns.unsigned_abs() as f64 / 1e9, if step_ns < 0 { "back" } else { "ahead" });
+        let data = json!({
+            "what": "clock_stepped",
+            "why": format!("the wall clock went {seconds:.3} s {way}: it was set, or this host slept"),
+            "step_ms": step_ns / 1_000_000,
+            "expected": rfc3339(now.wall_ns.saturating_add_signed(step_ns.saturating_neg())),
+        });
+        self.record(now, Draft::daemon(now, EventKind::Alert, data));
     }
 
     /// Waits until the state file says what was saved, unless the disk is slow.

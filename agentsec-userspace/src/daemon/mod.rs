@@ -7,6 +7,7 @@ mod agents;
 mod attach;
 mod bells;
 mod bundles;
+mod clock_steps;
 mod endpoint_views;
 mod endpoints;
 mod execute;
@@ -57,6 +58,7 @@ use agents::Row;
 use attach::cgroups::Cgroups;
 use bells::{Bells, Rung};
 use bundles::Bundles;
+use clock_steps::ClockSteps;
 use flows::Flows;
 use interactions::Interactions;
 use networks::Networks;
@@ -87,6 +89,7 @@ struct Daemon {
     engine: Engine,
     log: Writer,
     silence: Silence,
+    clock_steps: ClockSteps,
     state: StateFile,
     roster: Roster,
     rows: BTreeMap<String, Row>,
@@ -248,6 +251,7 @@ impl Daemon {
         self.keep_interactions(now);
         self.tell_trouble("state", self.state.trouble());
         self.watch_log(now);
+        self.watch_clock(now);
         self.keep_recorders(now);
         if now.mono_ns >= self.next_reclaim_ns {
             self.next_reclaim_ns = now.mono_ns + 1_000_000_000;

@@ -62,6 +62,7 @@ impl Daemon {
             engine: Engine::new(config.guard),
             log,
             silence: super::Silence::new(started),
+            clock_steps: super::ClockSteps::new(started),
             state,
             roster: Roster::default(),
             rows,

@@ -29,8 +29,12 @@ pub(super) fn violation(document: &mut Document, agent: Option<&str>, mut data: 
 
 pub(super) fn alert(document: &mut Document, agent: Option<&str>, data: Map<String, Value>) {
     let kind = [peek(&data, "what"), peek(&data, "alert")].concat();
-    let over = kind == "anchor_working";
-    begin(document, agent, if over { Severity::Informational } else { Severity::High }, &kind);
+    let severity = match kind.as_str() {
+        "anchor_working" => Severity::Informational,
+        "clock_stepped" => Severity::Medium,
+        _ => Severity::High,
+    };
+    begin(document, agent, severity, &kind);
     let detail = ["why", "error", "problems", "interface", "cause"].iter().map(|key| peek(&data, key));
     let detail = detail.filter(|text| !text.is_empty()).collect::<Vec<_>>().join("; ");
     document.set("message", format!("{}: {detail}", words(&kind)).trim_end_matches(": "));
