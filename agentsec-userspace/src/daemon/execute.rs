@@ -135,7 +135,8 @@ impl Daemon {
     /// Tells a step of the wall clock: times in the log before and after it do not compare.
     pub(super) fn watch_clock(&mut self, now: Time) {
         let Some(step_ns) = self.clock_steps.step(now) else { return };
-        let (seconds, way) = (step_ns.unsigned_abs() as f64 / 1e9, if step_ns < 0 { "back" } else { "ahead" });
+        let (seconds, way) =
+            (step_ns.unsigned_abs() as f64 / 1e9, if step_ns < 0 { "back" } else { "ahead" });
         let data = json!({
             "what": "clock_stepped",
             "why": format!("the wall clock went {seconds:.3} s {way}: it was set, or this host slept"),

@@ -72,7 +72,7 @@ impl Args {
             if is_other(&log, &mut origin)? {
                 last = None;
             }
-            export(&log, &query, self.format, &mut last, &mut out)?;
+            export(&log, origin.as_deref(), &query, self.format, &mut last, &mut out)?;
             if !self.follow {
                 return Ok(Exit::Ok);
             }
@@ -109,6 +109,7 @@ fn is_other(log: &EvidenceSource, known: &mut Option<String>) -> Result<bool, Cl
 /// Writes the entries after `last` that are wanted, in whole lines only.
 fn export(
     source: &dyn EventSource,
+    origin: Option<&str>,
     query: &EventQuery,
     format: Format,
     last: &mut Option<u64>,
@@ -126,7 +127,7 @@ fn export(
         if !query.wants(&line) {
             continue;
         }
-        let document = serde_json::to_vec(&ocsf::document(place, &line));
+        let document = serde_json::to_vec(&ocsf::document(origin, place, &line));
         lines.extend(document.map_err(|error| CliError::failure(format!("writing JSON: {error}")))?);
         lines.push(b'\n');
         if lines.len() >= PIECE_BYTES {
@@ -202,25 +203,25 @@ mod tests {
         log.append(&lines[300..600], true).unwrap();
         let source = log_in(state.path(), false).unwrap();
         let (mut last, mut out) = (None, Vec::new());
-        export(&source, &EventQuery::default(), Format::Ocsf, &mut last, &mut out).unwrap();
+        export(&source, None, &EventQuery::default(), Format::Ocsf, &mut last, &mut out).unwrap();
         let all = sequences(&out);
         assert_eq!(all.len(), 600);
         // From any entry on; nothing more when there is nothing more.
         for at in [0, 255, 256, 299, 300, 599] {
             let (mut last, mut out) = (Some(all[at]), Vec::new());
-            export(&source, &EventQuery::default(), Format::Ocsf, &mut last, &mut out).unwrap();
+            export(&source, None, &EventQuery::default(), Format::Ocsf, &mut last, &mut out).unwrap();
             assert_eq!(sequences(&out), all[at + 1..]);
         }
         let odd = EventQuery { agent: Some("odd".into()), ..EventQuery::default() };
         let (mut last, mut out) = (None, Vec::new());
-        export(&source, &odd, Format::Ocsf, &mut last, &mut out).unwrap();
+        export(&source, None, &odd, Format::Ocsf, &mut last, &mut out).unwrap();
         assert_eq!((sequences(&out).len(), last), (300, Some(all[599])));
         // New entries change the stamp, and are what is written next.
         let stamp = source.stamp();
         log.append(&lines[600..], true).unwrap();
         assert!(source.stamp() != stamp);
         let (mut last, mut out) = (Some(599), Vec::new());
-        export(&source, &EventQuery::default(), Format::Ocsf, &mut last, &mut out).unwrap();
+        export(&source, None, &EventQuery::default(), Format::Ocsf, &mut last, &mut out).unwrap();
         assert_eq!(sequences(&out), [600]);
     }
 

@@ -25,7 +25,7 @@ impl Document {
         let metadata = [
             ("version", json!(super::VERSION)),
             ("product", product),
-            ("log_name", json!("agentsec")),
+            ("log_provider", json!("agentsec")),
             ("sequence", json!(place)),
             ("tags", tags),
         ];
@@ -87,6 +87,13 @@ impl Document {
 
     fn meta(&mut self, name: &str, value: &str) {
         self.metadata.insert(name.to_owned(), value.into());
+    }
+
+    /// Says from which log it is: places in different ones do not compare.
+    pub fn name_log(&mut self, origin: Option<&str>) {
+        if let Some(origin) = origin {
+            self.meta("log_name", origin);
+        }
     }
 
     /// The event's id.

@@ -11,7 +11,7 @@
 //! | a line that is no event | 0 Base Event |
 //!
 //! What a class has no place for is under `unmapped`, so nothing of an event is lost. `metadata` holds the event's id
-//! (`uid`), its place in the log (`sequence`) and its integrity hash (`tags`).
+//! (`uid`), the log (`log_name`), its place there (`sequence`) and its integrity hash (`tags`).
 
 mod class;
 mod document;
@@ -33,9 +33,15 @@ use serde_json::{Value, json};
 /// The version of the schema.
 pub const VERSION: &str = "1.5.0";
 
-/// The document of one entry of the log.
+/// The document of one entry of a log, which its origin names once it has signed anything.
 #[must_use]
-pub fn document(place: u64, line: &[u8]) -> Value {
+pub fn document(origin: Option<&str>, place: u64, line: &[u8]) -> Value {
+    let mut document = of_entry(place, line);
+    document.name_log(origin);
+    document.finish()
+}
+
+fn of_entry(place: u64, line: &[u8]) -> Document {
     let text = std::str::from_utf8(line);
     let verified = text.map_err(|_| Flaw::NotAnEvent).and_then(verify);
     match verified {
@@ -48,7 +54,7 @@ pub fn document(place: u64, line: &[u8]) -> Value {
     }
 }
 
-fn of_event(place: u64, event: Event, integrity: &str) -> Value {
+fn of_event(place: u64, event: Event, integrity: &str) -> Document {
     let mut document = Document::of(place, &event, integrity);
     let data = document.take_data(event.event_data);
     let agent = event.agent_id.as_deref();
@@ -71,15 +77,15 @@ fn of_event(place: u64, event: Event, integrity: &str) -> Value {
         EventKind::Evidence => lifecycle::evidence(&mut document, agent, data),
         EventKind::Loss => lifecycle::loss(&mut document, agent, data),
     }
-    document.finish()
+    document
 }
 
-fn of_line(place: u64, line: &[u8]) -> Value {
+fn of_line(place: u64, line: &[u8]) -> Document {
     let mut document = Document::bare(place, Flaw::NotAnEvent.to_string());
     document.class(Class::Base, (0, "Unknown"));
     document.set("raw_data", String::from_utf8_lossy(line));
     document.set("message", "this entry of the log is no event");
     document.severity(parts::Severity::High);
     document.set("time", json!(0));
-    document.finish()
+    document
 }

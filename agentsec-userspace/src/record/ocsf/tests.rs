@@ -1,10 +1,12 @@
-//! What the documents say. Whether they keep to the schema is checked with another's code, in `tests/tests/ocsf.rs`.
+//! What the documents say. Whether they keep to the schema is checked with another's code, in `tests/tests/exports.rs`.
 
 use super::document;
 use crate::core::draft::{Draft, EventKind};
 use crate::core::time::Time;
 use crate::record::event::{Sealer, UuidV7};
 use serde_json::{Value, json};
+
+const ORIGIN: &str = "agentsec.local/host/1";
 
 fn sealed(kind: EventKind, agent: Option<&str>, data: Value) -> String {
     let mut sealer = Sealer::new("host".into(), "boot".into(), Box::new(UuidV7::default()));
@@ -18,7 +20,7 @@ fn sealed(kind: EventKind, agent: Option<&str>, data: Value) -> String {
 }
 
 fn of(kind: EventKind, agent: Option<&str>, data: Value) -> Value {
-    document(7, sealed(kind, agent, data).as_bytes())
+    document(Some(ORIGIN), 7, sealed(kind, agent, data).as_bytes())
 }
 
 fn tag<'a>(document: &'a Value, name: &str) -> &'a Value {
@@ -30,7 +32,7 @@ fn tag<'a>(document: &'a Value, name: &str) -> &'a Value {
 fn a_document_says_which_entry_it_is_and_that_it_is_intact() {
     let line = sealed(EventKind::DaemonStarted, None, json!({ "version": "9.9", "pid": 7 }));
     let event: Value = serde_json::from_str(&line).unwrap();
-    let document = document(7, line.as_bytes());
+    let document = document(Some(ORIGIN), 7, line.as_bytes());
     assert_eq!(document["time"], 1_700_000_000_123u64);
     let metadata = &document["metadata"];
     assert_eq!((&metadata["uid"], &metadata["sequence"]), (&event["event_id"], &json!(7)));
@@ -38,6 +40,7 @@ fn a_document_says_which_entry_it_is_and_that_it_is_intact() {
         (&metadata["event_code"], &metadata["correlation_uid"]),
         (&json!("DAEMON_STARTED"), &json!("incident"))
     );
+    assert_eq!((&metadata["log_provider"], &metadata["log_name"]), (&json!("agentsec"), &json!(ORIGIN)));
     assert_eq!(metadata["original_time"], event["timestamp"]);
     assert_eq!(
         (tag(&document, "integrity"), tag(&document, "integrity_hash")),
@@ -54,11 +57,11 @@ fn a_document_says_which_entry_it_is_and_that_it_is_intact() {
 #[test]
 fn what_is_altered_or_no_event_is_told_and_never_left_out() {
     let line = sealed(EventKind::Alert, Some("a"), json!({ "what": "many_trips" }));
-    let altered = document(7, line.replace("many_trips", "no_trouble").as_bytes());
+    let altered = document(Some(ORIGIN), 7, line.replace("many_trips", "no_trouble").as_bytes());
     assert_eq!(tag(&altered, "integrity"), "the line does not match its integrity_hash");
     assert_eq!(altered["class_uid"], 2004);
     for line in [&b"words"[..], b"\xff\xfe", b"{}", b""] {
-        let document = document(7, line);
+        let document = document(Some(ORIGIN), 7, line);
         assert_eq!((&document["class_uid"], &document["severity_id"]), (&json!(0), &json!(4)));
         assert_eq!(document["raw_data"], String::from_utf8_lossy(line).as_ref());
         assert_eq!(tag(&document, "integrity"), "the line is not an event");
