@@ -53,3 +53,4 @@ pub mod kernel;
 pub mod record;
 pub mod recorder;
 pub mod recovery;
+mod whole_file;

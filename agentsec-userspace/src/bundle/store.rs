@@ -2,15 +2,14 @@
 //! note beside it that says how far it is. The note holds nothing that the log does not say in clear.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File};
-use std::io::Write;
-use std::os::unix::fs::OpenOptionsExt;
+use std::fs;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
 use crate::recovery::durable;
 use crate::recovery::error::{Failure, Kind};
+use crate::whole_file;
 
 use super::part::Status;
 use super::trip::Trip;
@@ -301,14 +300,7 @@ fn is_file_name(name: &str) -> bool {
 }
 
 fn write_whole(directory: &Path, name: &str, bytes: &[u8]) -> Result<(), Failure> {
-    let beside = directory.join(UNFINISHED);
-    let written = (|| {
-        let mut file = File::options().write(true).create(true).truncate(true).mode(0o600).open(&beside)?;
-        file.write_all(bytes)?;
-        file.sync_all()?;
-        fs::rename(&beside, directory.join(name))?;
-        File::open(directory)?.sync_all()
-    })();
+    let written = whole_file::replace_by(&directory.join(name), &directory.join(UNFINISHED), bytes);
     written.map_err(Failure::io(format!("cannot write {}", directory.join(name).display())))
 }
 

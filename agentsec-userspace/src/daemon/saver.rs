@@ -1,12 +1,12 @@
 //! Replaces a file beside the loop, which waits for no disk: a thread writes the newest content that it was handed, and what fails it
 //! tries again. What a disk does not take within a while is trouble that the loop can tell of.
 
-use std::fs::{self, File};
-use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
-use std::path::{Path, PathBuf};
+use std::io;
+use std::path::PathBuf;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
+
+use crate::whole_file;
 
 /// After what could not be written.
 const RETRY: Duration = Duration::from_secs(1);
@@ -131,29 +131,16 @@ fn work(shared: &Shared, target: &Target) {
     }
 }
 
-/// Writes beside and renames.
 fn replace(target: &Target, bytes: &[u8]) -> io::Result<()> {
     let Target { path, is_synced } = target;
-    let beside = path.with_extension("json.new");
-    let mut file = File::options().write(true).create(true).truncate(true).mode(0o600).open(&beside)?;
-    file.write_all(bytes)?;
-    if *is_synced {
-        file.sync_all()?;
-    }
-    fs::rename(&beside, path)?;
-    match path.parent().filter(|_| *is_synced) {
-        Some(directory) => sync(directory),
-        None => Ok(()),
-    }
-}
-
-fn sync(directory: &Path) -> io::Result<()> {
-    File::open(directory)?.sync_all()
+    if *is_synced { whole_file::replace(path, bytes) } else { whole_file::replace_unsynced(path, bytes) }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::fs;
+    use std::path::Path;
 
     const LONG: Duration = Duration::from_secs(60);
 

@@ -1,10 +1,12 @@
 //! Recordings that were kept when circuits opened: files that only root reads, whole or not there.
 
-use std::fs::{self, DirBuilder, OpenOptions};
-use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::fs::{self, DirBuilder};
+use std::io;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
+
+use crate::whole_file;
 
 use super::recording::Recording;
 
@@ -66,14 +68,7 @@ impl Kept {
     /// When it cannot be written; nothing is left then.
     pub fn keep(&self, name: &str, bytes: &[u8], most: usize) -> io::Result<PathBuf> {
         let path = self.directory.join(name);
-        let unfinished = self.directory.join(format!("{name}{UNFINISHED}"));
-        let written = write(&unfinished, bytes).and_then(|()| fs::rename(&unfinished, &path));
-        if let Err(error) = written {
-            // The error that matters is told already.
-            let _ = fs::remove_file(&unfinished);
-            return Err(error);
-        }
-        fs::File::open(&self.directory)?.sync_all()?;
+        whole_file::replace(&path, bytes)?;
         self.prune(most)?;
         Ok(path)
     }
@@ -106,12 +101,6 @@ impl Kept {
         found.sort();
         Ok(found)
     }
-}
-
-fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)?;
-    file.write_all(bytes)?;
-    file.sync_all()
 }
 
 #[cfg(test)]

@@ -1,12 +1,14 @@
-//! Files that a crash leaves whole: the old one or the new one.
+//! What recovery keeps in files that a crash leaves whole.
 
-use std::fs::{self, File};
-use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::fs;
+use std::io;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+
+use crate::whole_file;
 
 use super::error::{Failure, Kind};
 
@@ -18,7 +20,7 @@ use super::error::{Failure, Kind};
 pub fn save(path: &Path, value: &impl Serialize) -> Result<(), Failure> {
     let bytes = serde_json::to_vec_pretty(value)
         .map_err(|error| Failure::new(Kind::Other, format!("{}: {error}", path.display())))?;
-    replace(path, &bytes).map_err(Failure::io(format!("cannot save {}", path.display())))
+    whole_file::replace(path, &bytes).map_err(Failure::io(format!("cannot save {}", path.display())))
 }
 
 /// The value in a file; `None` when there is no file.
@@ -46,7 +48,7 @@ pub fn load<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, Failure> {
 pub fn remove(path: &Path) -> Result<(), Failure> {
     let removed = match fs::remove_file(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        other => other.and_then(|()| sync_parent(path)),
+        other => other.and_then(|()| path.parent().map_or(Ok(()), whole_file::sync_directory)),
     };
     removed.map_err(Failure::io(format!("cannot remove {}", path.display())))
 }
@@ -62,21 +64,4 @@ pub fn private_directory(path: &Path) -> Result<(), Failure> {
         .mode(0o700)
         .create(path)
         .map_err(Failure::io(format!("cannot make {}", path.display())))
-}
-
-fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let mut beside = path.as_os_str().to_owned();
-    beside.push(".new");
-    let mut file = File::options().write(true).create(true).truncate(true).mode(0o600).open(&beside)?;
-    file.write_all(bytes)?;
-    file.sync_all()?;
-    fs::rename(&beside, path)?;
-    sync_parent(path)
-}
-
-fn sync_parent(path: &Path) -> io::Result<()> {
-    match path.parent() {
-        Some(directory) => File::open(directory)?.sync_all(),
-        None => Ok(()),
-    }
 }

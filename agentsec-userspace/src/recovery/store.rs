@@ -10,6 +10,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use crate::config::recovery::{AgentRecovery, RecoveryConfig, StateSource};
+use crate::whole_file;
 
 use super::catalogue::{Catalogue, Record};
 use super::child::{self, Bounds, Cancel, ChildError};
@@ -312,16 +313,9 @@ impl Store {
         let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
         let directory = self.file("handed").join(STREAM_DIRECTORY);
         durable::private_directory(&directory)?;
-        let beside = self.file("handed").join("new");
-        let written = OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .mode(0o600)
-            .open(&beside)
-            .and_then(|mut file| std::io::Write::write_all(&mut file, state).and_then(|()| file.sync_all()))
-            .and_then(|()| fs::rename(&beside, directory.join(STREAM_FILE)));
-        written.map_err(Failure::io(beside.display()))
+        let path = directory.join(STREAM_FILE);
+        whole_file::replace_by(&path, &self.file("handed").join("new"), state)
+            .map_err(Failure::io(path.display()))
     }
 
     /// Reads every byte of a snapshot again and notes what came of it.

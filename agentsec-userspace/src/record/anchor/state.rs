@@ -2,14 +2,15 @@
 
 use crate::core::time::rfc3339;
 use crate::record::evidence::note::Checkpoint;
+use crate::whole_file;
 use anyhow::{Context, Result, anyhow};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
-use std::fs::{self, DirBuilder, File, OpenOptions};
-use std::io::{self, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::fs::{self, DirBuilder};
+use std::io;
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 
 const STATE_NAME: &str = "state.json";
@@ -140,15 +141,8 @@ impl Memory {
 
     fn replace(&self, name: &str, bytes: &[u8]) -> Result<()> {
         let path = self.directory.join(name);
-        let beside = self.directory.join(format!("{name}.new"));
-        let written = DirBuilder::new().recursive(true).mode(0o700).create(&self.directory).and_then(|()| {
-            let mut file =
-                OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&beside)?;
-            file.write_all(bytes)?;
-            file.sync_all()?;
-            fs::rename(&beside, &path)?;
-            File::open(&self.directory)?.sync_all()
-        });
+        let made = DirBuilder::new().recursive(true).mode(0o700).create(&self.directory);
+        let written = made.and_then(|()| whole_file::replace(&path, bytes));
         written.with_context(|| format!("writing {}", path.display()))
     }
 }

@@ -12,6 +12,7 @@ use super::wal::{self, AREA_BYTES, Wal};
 use super::{key, recover};
 use crate::record::event::Event;
 use crate::record::sink::{EventSink, SinkError, Storage};
+use crate::whole_file::sync_directory;
 use anyhow::{Context, Result};
 use serde_json::Value;
 use std::fs::{self, File, OpenOptions};
@@ -255,7 +256,7 @@ pub(super) fn open_wal(directory: &Path) -> Result<File> {
         }
     }
     file.sync_all()
-        .and_then(|()| File::open(directory)?.sync_all())
+        .and_then(|()| sync_directory(directory))
         .with_context(|| format!("syncing {}", path.display()))?;
     Ok(file)
 }

@@ -11,6 +11,7 @@ use super::note::{Checkpoint, Signer};
 use super::tiles::{Kind, TILE_WIDTH, Tile, TileStore, entries_in, hashes_in, tile_at};
 use super::tree::Frontier;
 use super::wal::{self, Wal};
+use crate::whole_file::sync_directory;
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
 use std::fs::{self, File};
@@ -246,8 +247,8 @@ fn set_aside(directory: &Path) -> Result<PathBuf> {
 }
 
 fn sync(directory: &Path) -> io::Result<()> {
-    File::open(directory)?.sync_all()?;
-    directory.parent().map_or(Ok(()), |parent| File::open(parent)?.sync_all())
+    sync_directory(directory)?;
+    directory.parent().map_or(Ok(()), sync_directory)
 }
 
 /// `path.1`, or the next number that is free.

@@ -2,6 +2,7 @@
 //! themselves in `tile/entries/<N>[.p/<W>]`.
 
 use super::merkle::{Hash, Nodes, root_of};
+use crate::whole_file::{self, sync_directory};
 use std::collections::BTreeSet;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
@@ -171,7 +172,7 @@ impl TileStore {
             fs::rename(new(number), &target).map_err(|error| named(&tile.path(), &error))?;
             directories.insert(directory.to_owned());
         }
-        directories.iter().try_for_each(|directory| File::open(directory)?.sync_all())?;
+        directories.iter().try_for_each(|directory| sync_directory(directory))?;
         let full = tiles.iter().map(|(tile, _)| tile).filter(|tile| tile.width == TILE_WIDTH);
         full.map(|tile| self.root.join(tile.path() + ".p")).try_for_each(|narrower| match fs::remove_dir_all(
             narrower,
@@ -203,13 +204,7 @@ impl TileStore {
         let target = self.root.join(path);
         let directory = target.parent().unwrap_or(&self.root);
         make_directories(directory)?;
-        let new = self.root.join(new);
-        let written = create(&new).and_then(|mut file| {
-            file.write_all(bytes)?;
-            file.sync_all()
-        });
-        written.and_then(|()| fs::rename(&new, &target)).map_err(|error| named(path, &error))?;
-        File::open(directory)?.sync_all()
+        whole_file::replace_by(&target, &self.root.join(new), bytes).map_err(|error| named(path, &error))
     }
 
     /// The signed checkpoint, if there is one.
@@ -260,7 +255,7 @@ fn make_directories(directory: &Path) -> io::Result<()> {
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
         _ => {}
     }
-    directory.parent().map_or(Ok(()), |parent| File::open(parent)?.sync_all())
+    directory.parent().map_or(Ok(()), sync_directory)
 }
 
 /// The nodes of a tree of `size` leaves, from its tiles.

@@ -6,6 +6,7 @@
 use super::IndexError;
 use super::schema::Coverage;
 use crate::record::entries::EventSource;
+use crate::whole_file::sync_directory;
 use rusqlite::{Connection, OpenFlags};
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io;
@@ -110,7 +111,7 @@ impl Files {
         // A journal of the old one would be applied to the new one.
         self.remove(&self.index())?;
         fs::rename(self.unfinished(), self.index())?;
-        File::open(&self.directory)?.sync_all()
+        sync_directory(&self.directory)
     }
 
     /// Opens the index in use, which covers this log.

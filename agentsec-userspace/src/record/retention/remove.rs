@@ -3,8 +3,9 @@
 use super::plan::bundle;
 use crate::record::evidence::files::{self, REMOVED_NAME, bundles_on_disk};
 use crate::record::evidence::tiles::{TILE_WIDTH, TileStore};
+use crate::whole_file::sync_directory;
 use anyhow::{Context as _, Result};
-use std::fs::{self, File};
+use std::fs;
 use std::io;
 
 /// One step.
@@ -79,5 +80,5 @@ fn settle(directory: &std::path::Path) -> io::Result<()> {
             }
         }
     }
-    File::open(directory)?.sync_all()
+    sync_directory(directory)
 }

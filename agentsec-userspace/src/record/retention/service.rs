@@ -15,11 +15,11 @@ use crate::record::evidence::files::{REMOVED_NAME, removed_before};
 use crate::record::evidence::source::log_directory;
 use crate::record::evidence::tiles::{TILE_WIDTH, TileStore};
 use crate::record::evidence::{EvidenceSource, key};
+use crate::whole_file;
 use anyhow::{Context as _, Result, anyhow, ensure};
 use serde_json::json;
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write as _};
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -289,16 +289,10 @@ impl Keeper {
 
     fn remember(&self, intent: &Intent) -> Result<()> {
         let path = self.path();
-        let beside = path.with_extension("json.new");
-        let written = || -> io::Result<()> {
-            let mut file =
-                OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&beside)?;
-            file.write_all(&serde_json::to_vec_pretty(intent)?)?;
-            file.sync_all()?;
-            fs::rename(&beside, &path)?;
-            File::open(&self.state_dir)?.sync_all()
-        };
-        written().with_context(|| format!("writing {}", path.display()))
+        let written = serde_json::to_vec_pretty(intent)
+            .map_err(io::Error::from)
+            .and_then(|bytes| whole_file::replace(&path, &bytes));
+        written.with_context(|| format!("writing {}", path.display()))
     }
 
     fn forget(&mut self) -> Result<()> {
