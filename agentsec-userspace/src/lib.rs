@@ -48,6 +48,7 @@ pub mod clock;
 pub mod config;
 pub mod core;
 pub mod daemon;
+mod file_lock;
 pub mod inspect;
 pub mod kernel;
 pub mod record;

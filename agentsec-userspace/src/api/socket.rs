@@ -8,6 +8,8 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail, ensure};
 use nix::unistd::geteuid;
 
+use crate::file_lock::try_alone;
+
 use super::peer::operators_gid;
 
 /// A bound socket's file. Dropping it removes the file.
@@ -68,9 +70,8 @@ fn lock(path: &Path) -> Result<File> {
         .write(true)
         .open(&lock_path)
         .with_context(|| format!("opening {}", lock_path.display()))?;
-    if lock.try_lock().is_err() {
-        bail!("another daemon serves {} (it holds {})", path.display(), lock_path.display());
-    }
+    let is_ours = try_alone(&lock).with_context(|| format!("locking {}", lock_path.display()))?;
+    ensure!(is_ours, "another daemon serves {} (it holds {})", path.display(), lock_path.display());
     Ok(lock)
 }
 

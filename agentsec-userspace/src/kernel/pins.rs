@@ -6,9 +6,10 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use agentsec_common::maps::LAYOUT_VERSION;
-use anyhow::{Context, Result, bail};
-use nix::fcntl::{Flock, FlockArg};
+use anyhow::{Context, Result, bail, ensure};
 use nix::sys::statfs;
+
+use crate::file_lock::try_alone;
 
 use super::hook::LinkName;
 
@@ -21,7 +22,7 @@ pub struct Pins {
 /// Held while a daemon or a break-glass command works on the pins.
 #[derive(Debug)]
 pub struct Lock {
-    _directory: Flock<File>,
+    _directory: File,
 }
 
 impl Pins {
@@ -110,13 +111,10 @@ impl Pins {
         let directory =
             File::open(&self.root).with_context(|| format!("cannot open {}", self.root.display()))?;
         let metadata = directory.metadata()?;
-        match Flock::lock(directory, FlockArg::LockExclusiveNonblock) {
-            Ok(directory) => Ok(Lock { _directory: directory }),
-            Err((_, nix::errno::Errno::EWOULDBLOCK)) => {
-                bail!("{} are in use by {}", self.root.display(), holder(&metadata))
-            }
-            Err((_, error)) => Err(error).with_context(|| format!("cannot lock {}", self.root.display())),
-        }
+        let is_ours =
+            try_alone(&directory).with_context(|| format!("cannot lock {}", self.root.display()))?;
+        ensure!(is_ours, "{} are in use by {}", self.root.display(), holder(&metadata));
+        Ok(Lock { _directory: directory })
     }
 
     /// The nearest existing directory must be on a bpffs.

@@ -6,7 +6,8 @@
 
 use super::event::{Event, intact};
 use super::sink::SinkError;
-use anyhow::{Context, Result};
+use crate::file_lock::try_alone;
+use anyhow::{Context, Result, ensure};
 use std::collections::HashSet;
 use std::fs::{File, OpenOptions};
 use std::io::{self, BufRead, BufReader, Seek, SeekFrom};
@@ -69,9 +70,8 @@ impl DeadLetters {
         let file =
             OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(&path);
         let file = file.with_context(|| format!("opening {}", path.display()))?;
-        file.try_lock()
-            .map_err(io::Error::from)
-            .with_context(|| format!("{}: another process uses it", path.display()))?;
+        let is_ours = try_alone(&file).with_context(|| format!("locking {}", path.display()))?;
+        ensure!(is_ours, "{}: another process uses it", path.display());
         let (good, count) = whole_lines(&file).with_context(|| format!("reading {}", path.display()))?;
         file.set_len(good)?;
         let (known, tally, inherited) = (HashSet::new(), Tally::default(), count > 0);

@@ -10,16 +10,16 @@ use super::tiles::{ENTRY_BYTES, Kind, TILE_WIDTH, Tile, TileStore, push_entry};
 use super::tree::Frontier;
 use super::wal::{self, AREA_BYTES, Wal};
 use super::{key, recover};
+use crate::file_lock::try_alone;
 use crate::record::event::Event;
 use crate::record::sink::{EventSink, SinkError, Storage};
 use crate::whole_file::sync_directory;
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
 use std::path::Path;
-use std::time::Duration;
 
 /// The write-ahead file, in the log's directory.
 pub const WAL_NAME: &str = "wal";
@@ -29,9 +29,6 @@ pub const LOCK_NAME: &str = "lock";
 const WAL_EMPTY_BYTES: u64 = 1 << 20;
 /// No more is written ahead of tiles that cannot be written.
 const WAL_FULL_BYTES: u64 = 64 << 20;
-/// How often the lock is tried, and how long it is waited for in between.
-const LOCK_TRIES: u32 = 20;
-const LOCK_WAIT: Duration = Duration::from_millis(10);
 /// Tiles that are written together: each is a file of its own until all are on the disk.
 const AT_ONCE: usize = 64;
 
@@ -84,16 +81,8 @@ fn lock(directory: &Path) -> Result<File> {
     let path = directory.join(LOCK_NAME);
     let file = OpenOptions::new().create(true).append(true).mode(0o600).open(&path);
     let file = file.with_context(|| format!("opening {}", path.display()))?;
-    let mut tries = LOCK_TRIES;
-    while let Err(error) = file.try_lock() {
-        // A child of whoever wrote it last has the file open until it is another program.
-        tries -= 1;
-        if tries == 0 {
-            let refused = format!("{}: another process writes this log", path.display());
-            return Err(io::Error::from(error)).context(refused);
-        }
-        std::thread::sleep(LOCK_WAIT);
-    }
+    let is_ours = try_alone(&file).with_context(|| format!("locking {}", path.display()))?;
+    ensure!(is_ours, "{}: another process writes this log", path.display());
     Ok(file)
 }
 

@@ -5,10 +5,11 @@
 
 use super::IndexError;
 use super::schema::Coverage;
+use crate::file_lock::try_alone;
 use crate::record::entries::EventSource;
 use crate::whole_file::sync_directory;
 use rusqlite::{Connection, OpenFlags};
-use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
+use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
@@ -56,11 +57,7 @@ impl Files {
     /// Only one builds.
     pub(super) fn lock_build(&self) -> Result<Held, IndexError> {
         let file = self.lock_file("build")?;
-        match file.try_lock() {
-            Ok(()) => Ok(Held { _file: file }),
-            Err(TryLockError::WouldBlock) => Err(IndexError::Busy),
-            Err(TryLockError::Error(error)) => Err(error.into()),
-        }
+        if try_alone(&file)? { Ok(Held { _file: file }) } else { Err(IndexError::Busy) }
     }
 
     /// Nobody reads or writes meanwhile.
