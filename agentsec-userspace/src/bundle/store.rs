@@ -112,7 +112,9 @@ impl Store {
     fn save(&self, about: &About) -> Result<(), Failure> {
         let directory = self.directory(&about.bundle_id);
         durable::private_directory(&directory)?;
-        durable::save(&directory.join(ABOUT), about)
+        let note = serde_json::to_vec_pretty(about);
+        let note = note.map_err(|error| Failure::new(Kind::Other, format!("{ABOUT}: {error}")))?;
+        write_whole(&directory, ABOUT, &note)
     }
 
     /// Notes that a bundle is being collected.
@@ -143,7 +145,6 @@ impl Store {
         let put = write_whole(&directory, file, archive).and_then(|()| self.save(&stored));
         if let Err(failure) = put {
             // Room for the note, and for others.
-            let _ = fs::remove_file(directory.join(UNFINISHED));
             let _ = fs::remove_file(directory.join(file));
             return Err(failure);
         }
@@ -232,6 +233,8 @@ impl Store {
         };
         swept.problems = problems;
         for about in all {
+            // What it was writing: the note says all that counts. What stays is no harm.
+            let _ = fs::remove_file(self.directory(&about.bundle_id).join(UNFINISHED));
             match about.phase {
                 Phase::Logged => swept.trips.push(about.trip),
                 Phase::Removing => swept.removing.push(about),
@@ -344,6 +347,7 @@ mod tests {
             ("half", 1, 0, 0),
             ("renamed", 0, 1, 1),
             ("stored", 0, 1, 1),
+            ("logging", 0, 1, 1),
             ("logged", 0, 0, 1),
         ] {
             let (_directory, store) = store();
@@ -355,8 +359,11 @@ mod tests {
             match step {
                 "half" => fs::write(path.join(UNFINISHED), "ab").unwrap(),
                 "renamed" => fs::write(path.join(CLEAR), "abc").unwrap(),
-                "stored" | "logged" => drop(store.put(&about(), b"abc").unwrap()),
+                "stored" | "logging" | "logged" => drop(store.put(&about(), b"abc").unwrap()),
                 _ => {}
+            }
+            if step == "logging" {
+                fs::write(path.join(UNFINISHED), "{").unwrap();
             }
             if step == "logged" {
                 store.set_phase(ID, Phase::Logged).unwrap();
@@ -366,6 +373,7 @@ mod tests {
             assert_eq!(swept.problems, Vec::<String>::new(), "{step}");
             let count = fs::read_dir(&store.root).unwrap().count();
             assert_eq!((count, swept.trips.len()), (left, left), "{step}");
+            assert!(!path.join(UNFINISHED).exists(), "{step}");
             if step == "renamed" {
                 assert!(swept.unlogged[0].hashed_late && swept.unlogged[0].sha256 == sha256(b"abc"));
             }
