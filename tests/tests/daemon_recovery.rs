@@ -86,6 +86,14 @@ fn a_poisoned_agent_comes_back_with_its_clean_state_and_closes() -> Result<()> {
     let clean = created["id"].as_str().context("an id")?.to_owned();
     ensure!(created["frozen"] == true && created["verified_ns"].is_u64(), "{created}");
     ensure!(fs::read_to_string(cgroup.directory().join("cgroup.freeze"))?.trim() == "0", "it is thawed");
+    let mut curl = scene.lab.host().command("curl");
+    curl.args(["--silent", "--fail", "--unix-socket"]).arg(daemon.paths().run().join("agentsec.sock"));
+    let metrics = String::from_utf8(curl.arg("http://agentsec/metrics").output()?.stdout)?;
+    for (metric, labels) in [("snapshots", ""), ("snapshot_timestamp_seconds", r#",which="newest_verified""#)]
+    {
+        let sample = format!("\nagentsec_{metric}{{agent=\"{}\"{labels}}} ", NAMES[0]);
+        ensure!(metrics.contains(&sample), "no {sample} in {metrics}");
+    }
 
     // What it was tricked into remembering makes it fetch far too much, again and again.
     sqlite(&state, &format!("INSERT INTO tasks VALUES('{}')", url("/bytes/600000")))?;

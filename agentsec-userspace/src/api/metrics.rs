@@ -1,21 +1,41 @@
 //! `GET /metrics`: the status as Prometheus text.
 
+use std::collections::BTreeMap;
 use std::fmt::Write;
+
+use crate::recovery::tiers::Freshness;
 
 use super::views::{AgentStatus, DaemonStatus, Mode, State, Status};
 
 /// The content type of what [`render`] writes.
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
-/// The status in Prometheus's text format, every name prefixed `agentsec_`.
+/// The status in Prometheus's text format, every name prefixed `agentsec_`, and how new each agent's snapshots are.
 #[must_use]
-pub fn render(status: &Status) -> String {
+pub fn render(status: &Status, snapshots: &BTreeMap<String, Freshness>) -> String {
     let mut page = Page(String::new());
     daemon(&mut page, &status.daemon);
     circuits(&mut page, &status.agents);
     traffic(&mut page, &status.agents);
     signals(&mut page, &status.agents);
+    freshness(&mut page, snapshots);
     page.0
+}
+
+fn freshness(page: &mut Page, snapshots: &BTreeMap<String, Freshness>) {
+    page.family("snapshots", "gauge", "Snapshots of the agent's state.");
+    for (agent, fresh) in snapshots {
+        page.sample("snapshots", &[("agent", agent)], fresh.snapshots);
+    }
+    let seconds = |ns: u64| ns as f64 / 1e9;
+    page.family("snapshot_timestamp_seconds", "gauge", "When the agent's newest snapshot was finished.");
+    for (agent, fresh) in snapshots {
+        for (which, ns) in [("newest", fresh.newest_ns), ("newest_verified", fresh.verified_ns)] {
+            if let Some(ns) = ns {
+                page.sample("snapshot_timestamp_seconds", &[("agent", agent), ("which", which)], seconds(ns));
+            }
+        }
+    }
 }
 
 fn daemon(page: &mut Page, daemon: &DaemonStatus) {
@@ -255,9 +275,14 @@ mod tests {
     use super::*;
     use crate::api::views::tests::one_agent;
 
+    fn fresh() -> BTreeMap<String, Freshness> {
+        let fresh = Freshness { snapshots: 3, newest_ns: Some(1_700_000_000_500_000_000), verified_ns: None };
+        BTreeMap::from([("crawler".into(), fresh)])
+    }
+
     #[test]
     fn the_page_has_the_numbers_of_the_status() {
-        let page = render(&one_agent());
+        let page = render(&one_agent(), &fresh());
         for line in [
             "agentsec_agents{state=\"OPEN\"} 1",
             "agentsec_agent_state{agent=\"crawler\",state=\"OPEN\"} 1",
@@ -272,6 +297,8 @@ mod tests {
             "agentsec_agent_requests_total{agent=\"crawler\"} 90",
             "agentsec_agent_anomalous_requests{agent=\"crawler\"} 1",
             "agentsec_agent_responses_total{agent=\"crawler\"} 80",
+            "agentsec_snapshots{agent=\"crawler\"} 3",
+            "agentsec_snapshot_timestamp_seconds{agent=\"crawler\",which=\"newest\"} 1700000000.5",
             "agentsec_agent_flows{agent=\"crawler\"} 3",
             "agentsec_agent_lost_total{agent=\"crawler\",what=\"flows\"} 7",
         ] {
@@ -282,7 +309,7 @@ mod tests {
     #[test]
     fn every_sample_belongs_to_the_family_before_it() {
         let mut family = String::new();
-        for line in render(&one_agent()).lines() {
+        for line in render(&one_agent(), &fresh()).lines() {
             if let Some(rest) = line.strip_prefix("# TYPE ") {
                 family = rest.split(' ').next().unwrap().to_owned();
             } else if !line.starts_with('#') {
@@ -295,6 +322,6 @@ mod tests {
     fn a_name_cannot_break_out_of_its_label() {
         let mut status = one_agent();
         status.agents[0].id = "a\"} 1\nevil\\".into();
-        assert!(render(&status).contains(r#"{agent="a\"} 1\nevil\\"}"#));
+        assert!(render(&status, &fresh()).contains(r#"{agent="a\"} 1\nevil\\"}"#));
     }
 }

@@ -1,6 +1,7 @@
 //! Snapshots and recovery over HTTP. The slow work is done by jobs in threads of their own; what is asked here reads
 //! a file at most, and does that beside the daemon's loop.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use axum::Router;
@@ -18,6 +19,7 @@ use super::views::recovery::{Places, PlanView, Restored, SnapshotList};
 use crate::clock;
 use crate::recovery::jobs::Job;
 use crate::recovery::store::HANDED_BYTES;
+use crate::recovery::tiers::Freshness;
 use crate::recovery::{Failure, Kind, Service};
 
 /// The most that a caller may take to send it.
@@ -156,6 +158,11 @@ async fn job(State(shared): State<Shared>, Path(number): Path<u64>) -> Answer<Jo
         service.job(number).map(Json).ok_or_else(unknown)
     })
     .await
+}
+
+/// How new every agent's snapshots are; of nobody's when that cannot be told, which is no reason to tell nothing else.
+pub(super) async fn freshness(shared: Shared) -> BTreeMap<String, Freshness> {
+    ask(shared, Service::freshness).await.unwrap_or_default()
 }
 
 async fn tiers(State(shared): State<Shared>) -> Answer<Places> {

@@ -302,7 +302,8 @@ async fn read_events(
 
 async fn read_metrics(State(shared): State<Shared>) -> Result<Response, RequestError> {
     let status = shared.ask(|reply| Request::Status { reply }).await?;
-    Ok(([(CONTENT_TYPE, metrics::CONTENT_TYPE)], metrics::render(&status)).into_response())
+    let snapshots = super::recovery::freshness(shared).await;
+    Ok(([(CONTENT_TYPE, metrics::CONTENT_TYPE)], metrics::render(&status, &snapshots)).into_response())
 }
 
 pub(super) fn invalid(message: impl Into<String>) -> RequestError {

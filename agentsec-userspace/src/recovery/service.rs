@@ -265,6 +265,21 @@ impl Service {
         world.agents.keys().map(of).collect()
     }
 
+    /// How new every agent's snapshots are; of whom the catalogue is spoilt, as if there were none. Asks no repository.
+    ///
+    /// # Errors
+    ///
+    /// When the environment file cannot be used.
+    pub fn freshness(&self) -> Result<BTreeMap<String, tiers::Freshness>, Failure> {
+        let world = self.world();
+        let of = |agent: &String| {
+            let store = world.store(agent, &self.shared.paths.state_dir)?;
+            let records = store.catalogue().map(|catalogue| catalogue.records).unwrap_or_default();
+            Ok((agent.clone(), tiers::Freshness::of(records.iter())))
+        };
+        world.agents.keys().map(of).collect()
+    }
+
     /// Keeps state that an agent hands over, for its next snapshot.
     ///
     /// # Errors

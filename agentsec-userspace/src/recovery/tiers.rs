@@ -5,6 +5,8 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
+use crate::core::time::rfc3339;
+
 use super::catalogue::Record;
 use super::lay_out::{COPY, MEMORY};
 use super::store::Store;
@@ -25,6 +27,32 @@ pub struct Tier {
     pub state_bytes: u64,
     /// Bytes that they take, where that is known.
     pub stored_bytes: Option<u64>,
+    /// When the newest in it that is verified was finished, RFC 3339.
+    pub verified: Option<String>,
+}
+
+/// How new an agent's snapshots are: what tells that they are no longer taken.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Freshness {
+    /// How many there are.
+    pub snapshots: u64,
+    /// When the newest was finished, Unix nanoseconds.
+    pub newest_ns: Option<u64>,
+    /// The same of the newest that is verified, which is the first that a recovery thinks of.
+    pub verified_ns: Option<u64>,
+}
+
+impl Freshness {
+    /// Of these; what is no longer anywhere does not count.
+    pub fn of<'a>(records: impl Iterator<Item = &'a Record> + Clone) -> Self {
+        let there = records.filter(|record| record.is_there());
+        let finished = |record: &Record| record.finished.wall_ns;
+        Self {
+            snapshots: there.clone().count() as u64,
+            newest_ns: there.clone().map(finished).max(),
+            verified_ns: there.filter(|record| record.is_verified()).map(finished).max(),
+        }
+    }
 }
 
 /// An agent's tiers, the nearest first.
@@ -40,6 +68,7 @@ pub fn of(store: &Store) -> Vec<Tier> {
             snapshots: there.len() as u64,
             state_bytes: there.iter().map(|record| record.bytes).sum(),
             stored_bytes,
+            verified: Freshness::of(there.iter().copied()).verified_ns.map(rfc3339),
         }
     };
     let of_directory =

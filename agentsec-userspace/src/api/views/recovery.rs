@@ -183,6 +183,7 @@ mod tests {
             snapshots,
             state_bytes: 10 * snapshots,
             stored_bytes,
+            verified: None,
         };
         let agents = [
             ("a".to_owned(), vec![tier(MEMORY, 1, Some(5)), tier(DISK, 3, Some(9)), tier(COPY, 2, Some(4))]),

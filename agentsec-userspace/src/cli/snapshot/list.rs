@@ -5,8 +5,9 @@ use std::time::Duration;
 use super::super::exit::Exit;
 use super::super::style::{Style, Tone, harmless};
 use super::super::table::{Cell, Table};
-use super::super::units::{bytes, count, duration};
+use super::super::units::{ago, bytes, count, duration};
 use super::super::{Context, Outcome};
+use crate::api::Timestamp;
 use crate::api::client::escaped;
 use crate::api::views::recovery::{Places, SnapshotList, SnapshotView};
 use crate::recovery::plan::short;
@@ -36,16 +37,21 @@ async fn places(context: &Context) -> Outcome {
     if context.output.json {
         context.output.object(&places)?;
     } else {
-        context.output.text(&render_places(&places, context.output.style))?;
+        context.output.text(&render_places(&places, Timestamp::now(), context.output.style))?;
     }
     Ok(Exit::Ok)
 }
 
-fn render_places(places: &Places, style: Style) -> String {
+/// How long ago a time of the daemon's was.
+fn age(time: &str, now: Timestamp) -> String {
+    time.parse().map_or_else(|_| time.to_owned(), |then| ago(then, now))
+}
+
+fn render_places(places: &Places, now: Timestamp, style: Style) -> String {
     if places.agents.is_empty() {
         return "no agent has a recovery section\n".into();
     }
-    let mut table = Table::new(&["AGENT", "TIER", "SNAPSHOTS", "STATE", "STORED", "LOCATION"]);
+    let mut table = Table::new(&["AGENT", "TIER", "SNAPSHOTS", "STATE", "STORED", "VERIFIED", "LOCATION"]);
     for (agent, tiers) in &places.agents {
         for tier in tiers {
             table.row([
@@ -54,6 +60,7 @@ fn render_places(places: &Places, style: Style) -> String {
                 Cell::number(count(tier.snapshots)),
                 Cell::number(bytes(tier.state_bytes)),
                 Cell::number(tier.stored_bytes.map(bytes).unwrap_or_default()),
+                Cell::number(tier.verified.as_ref().map(|time| age(time, now)).unwrap_or_default()),
                 Cell::new(&tier.location),
             ]);
         }
