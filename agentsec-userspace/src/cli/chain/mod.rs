@@ -13,20 +13,23 @@ use super::{Context, Outcome};
 use crate::api::Timestamp;
 use crate::api::client::escaped;
 use crate::record::ask::ask;
-use crate::record::chain::{self, Chain, Fact, PLACES, SIGNS, Settings, Story, TYPES, read, within};
+use crate::record::chain::{self, Chain, Earlier, Fact, PLACES, SIGNS, Settings, Story, TYPES, read, within};
 use crate::record::evidence::{EvidenceSource, LOG_NAME};
 use crate::record::index::Files;
 use crate::record::query::EventQuery;
 
 /// An agent was compromised for so long before its first sign of it, unless told otherwise.
 const LOOK_BACK_MS: u64 = 3_600_000;
+/// Signs that are further apart are of different compromises, unless told otherwise.
+const QUIET_MS: u64 = 24 * LOOK_BACK_MS;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     /// Where it begins
     #[arg(long)]
     agent: String,
-    /// The agent counts as compromised from this time on, or for so long; an hour before its first sign if not given
+    /// The agent counts as compromised from this time on, or for so long; if not given, an hour before the first sign
+    /// after the latest day without any
     #[arg(long, value_name = "TIME", value_parser = since)]
     from: Option<Timestamp>,
     /// Nothing after this time, in the same notations
@@ -62,18 +65,19 @@ impl Args {
         }
         let log = Log::of(context);
         let to = self.to.unwrap_or(Timestamp(u64::MAX));
-        let from = match self.from {
-            Some(from) => from,
-            None => log.before_first_sign(&self.agent, to).await?,
+        let (from, earlier) = match self.from {
+            Some(from) => (from, None),
+            None => latest_compromise(log.signs_of(&self.agent, to).await?),
         };
         let mut story = Story::default();
         log.tell(&mut story, from, to).await?;
         let last = self.to.unwrap_or_else(Timestamp::now);
         let settings = Settings { agent: self.agent, from, to: last, common_percent: self.common };
-        let chain = chain::find(&story, &settings).ok_or_else(|| {
+        let mut chain = chain::find(&story, &settings).ok_or_else(|| {
             let message = format!("the log says nothing about {} in that time", settings.agent);
             CliError::new(Exit::NotFound, message, Some("`--from` and `--to` choose another time"))
         })?;
+        chain.earlier_signs = earlier;
         let format = if context.output.json { Format::Json } else { self.format };
         match format {
             Format::Json => context.output.object(&chain)?,
@@ -81,6 +85,18 @@ impl Args {
         }
         Ok(Exit::Ok)
     }
+}
+
+/// From when on an agent counts as compromised that has shown signs at these times, and what it has shown before.
+/// Without a sign it may have been compromised all the time.
+fn latest_compromise(mut signs: Vec<u64>) -> (Timestamp, Option<Earlier>) {
+    signs.sort_unstable();
+    let quiet = signs.windows(2).rposition(|pair| pair[1] - pair[0] > QUIET_MS);
+    let (before, latest) = signs.split_at(quiet.map_or(0, |place| place + 1));
+    let from = latest.first().map_or(0, |first| first.saturating_sub(LOOK_BACK_MS));
+    let earlier =
+        before.first().map(|first| Earlier { count: before.len() as u64, since: Timestamp(*first) });
+    (Timestamp(from), earlier)
 }
 
 fn render(chain: &Chain, format: Format, context: &Context) -> String {
@@ -107,20 +123,20 @@ impl<'a> Log<'a> {
         }
     }
 
-    async fn before_first_sign(&self, agent: &str, to: Timestamp) -> Result<Timestamp, CliError> {
+    /// When an agent has shown signs of a compromise.
+    async fn signs_of(&self, agent: &str, to: Timestamp) -> Result<Vec<u64>, CliError> {
         let types = SIGNS.map(str::to_owned).to_vec();
         let query = EventQuery { agent: Some(agent.into()), types, ..EventQuery::default() };
-        let mut first: Option<u64> = None;
+        let mut signs = Vec::new();
         self.ask(&query, |fact| {
             if let Fact::Mark(noticed) = fact
                 && noticed.at <= to.0
             {
-                first = Some(first.map_or(noticed.at, |first| first.min(noticed.at)));
+                signs.push(noticed.at);
             }
         })
         .await?;
-        // Without a sign it may have been compromised all the time.
-        Ok(Timestamp(first.map_or(0, |first| first.saturating_sub(LOOK_BACK_MS))))
+        Ok(signs)
     }
 
     async fn tell(&self, story: &mut Story, from: Timestamp, to: Timestamp) -> Result<(), CliError> {

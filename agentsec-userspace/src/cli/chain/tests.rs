@@ -12,6 +12,7 @@ fn chain() -> Chain {
     Chain {
         agent: "a".into(),
         from: Timestamp(0),
+        earlier_signs: Some(Earlier { count: 1200, since: Timestamp(0) }),
         to: Timestamp(100_000),
         initial_compromise: vec![moment(1, "a", "SECURITY_VIOLATION", "x \"quoted\" \u{1b}[2J")],
         lateral_movement: vec![Hop {
@@ -53,10 +54,25 @@ fn chain() -> Chain {
 }
 
 #[test]
+fn a_compromise_begins_after_the_latest_day_without_a_sign() {
+    const HOUR: u64 = 3_600_000;
+    let earlier = Earlier { count: 2, since: Timestamp(5 * HOUR) };
+    for (signs, from, before) in [
+        (vec![], 0, None),
+        (vec![HOUR / 2], 0, None),
+        (vec![29 * HOUR, 5 * HOUR, 53 * HOUR], 4 * HOUR, None),
+        (vec![90 * HOUR, 5 * HOUR, 30 * HOUR, 80 * HOUR], 79 * HOUR, Some(earlier)),
+    ] {
+        assert_eq!(latest_compromise(signs.clone()), (Timestamp(from), before), "{signs:?}");
+    }
+}
+
+#[test]
 fn the_text_is_a_timeline_with_reasons_and_what_was_left_out() {
     let expected = "\
 from a, taken as compromised from 1970-01-01T00:00:00.000Z on, until 1970-01-01T00:01:40.000Z
 
+1,200 earlier signs, since 1970-01-01T00:00:00.000Z: `--from` takes them in
 1970-01-01T00:00:01.000Z  compromise        a: SECURITY_VIOLATION x \"quoted\" \u{fffd}[2J
 1970-01-01T00:00:02.000Z  lateral movement  a → b (hop 1), tcp 10.0.0.2:80
                                             interactions: 3, 2.0 KiB there, 10 B back; agents that talk to b: 1

@@ -3,7 +3,7 @@
 use crate::api::Timestamp;
 use crate::cli::style::{Style, Tone, harmless};
 use crate::cli::units::{bytes, count};
-use crate::record::chain::{Chain, Excluded, Hop, Moment, Outflow};
+use crate::record::chain::{Chain, Earlier, Excluded, Hop, Moment, Outflow};
 
 /// Excluded services and reasons shown, at most; the JSON has all.
 const SHOWN: usize = 10;
@@ -29,6 +29,10 @@ pub(super) fn render(chain: &Chain, style: Style) -> String {
     let agent = harmless(&chain.agent);
     let mut text =
         format!("from {agent}, taken as compromised from {} on, until {}\n\n", chain.from, chain.to);
+    if let Some(Earlier { count: earlier, since }) = chain.earlier_signs {
+        let signs = count(earlier);
+        text.push_str(&format!("{signs} earlier signs, since {since}: `--from` takes them in\n"));
+    }
     if chain.initial_compromise.is_empty() {
         text.push_str("no sign of a compromise of its own is in the log in that time\n");
     }

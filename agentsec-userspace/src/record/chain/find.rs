@@ -52,6 +52,7 @@ pub fn find(story: &Story, settings: &Settings) -> Option<Chain> {
     let sampled = story.sampled.iter().filter(|(agent, _)| arrivals[**agent as usize].is_some());
     Some(Chain {
         agent: settings.agent.clone(),
+        earlier_signs: None,
         from: settings.from,
         to: settings.to,
         initial_compromise: search.moments(|mark| mark.agent == start && !is_containment(mark)),

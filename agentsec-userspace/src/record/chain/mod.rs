@@ -23,7 +23,7 @@ mod tests;
 pub use fact::{Fact, read};
 pub use find::{Settings, find};
 pub use gather::{begin_of_history, gather, within};
-pub use report::{Chain, Counts, Excluded, Hop, Moment, Outflow};
+pub use report::{Chain, Counts, Earlier, Excluded, Hop, Moment, Outflow};
 pub use story::{INTERACTIONS_MAX, MARKS_MAX, Story};
 
 /// Types of events that a chain is made of.

@@ -8,8 +8,10 @@ use serde::Serialize;
 pub struct Chain {
     /// Where it begins.
     pub agent: String,
-    /// From when it was followed: as was asked, or before the agent's first sign of compromise.
+    /// From when it was followed: as was asked, or before the first sign of the agent's latest compromise.
     pub from: Timestamp,
+    /// Signs of the agent's before that, if it was not asked for.
+    pub earlier_signs: Option<Earlier>,
     /// Until when.
     pub to: Timestamp,
     /// Signs that the agent is compromised, in the order of time.
@@ -24,6 +26,15 @@ pub struct Chain {
     pub excluded: Vec<Excluded>,
     /// What it rests on.
     pub counts: Counts,
+}
+
+/// Signs of compromise before a chain begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Earlier {
+    /// How many.
+    pub count: u64,
+    /// When the first was.
+    pub since: Timestamp,
 }
 
 /// Something noticed about an agent.
