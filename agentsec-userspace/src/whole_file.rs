@@ -34,6 +34,26 @@ pub fn replace_unsynced(path: &Path, bytes: &[u8]) -> io::Result<()> {
     put(path, &beside(path), bytes, |_| Ok(()))
 }
 
+/// Makes a file that must not exist yet, whole or not at all.
+///
+/// # Errors
+///
+/// When it exists, or cannot be written; nothing is left then.
+pub fn create(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let mut beside = OsString::from(path);
+    beside.push(format!(".{}.new", std::process::id()));
+    let beside = PathBuf::from(beside);
+    let written = (|| {
+        let mut file = File::options().write(true).create_new(true).mode(0o600).open(&beside)?;
+        file.write_all(bytes)?;
+        file.sync_all()?;
+        // Unlike a rename this never takes the place of anything.
+        fs::hard_link(&beside, path)
+    })();
+    let _ = fs::remove_file(&beside);
+    written
+}
+
 /// Syncs the names in a directory.
 ///
 /// # Errors
@@ -85,6 +105,17 @@ mod tests {
             assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
             assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1, "nothing is left beside it");
         }
+    }
+
+    #[test]
+    fn a_new_file_takes_the_place_of_nothing() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("a");
+        create(&path, b"1").unwrap();
+        assert_eq!(create(&path, b"2").unwrap_err().kind(), io::ErrorKind::AlreadyExists);
+        assert_eq!(fs::read(&path).unwrap(), b"1");
+        assert!(create(&directory.path().join("none/a"), b"1").is_err());
+        assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1);
     }
 
     #[test]

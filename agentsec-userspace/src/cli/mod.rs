@@ -16,6 +16,7 @@ pub mod exit;
 mod explain;
 mod job;
 mod log;
+mod new_file;
 mod operate;
 mod output;
 mod progress;

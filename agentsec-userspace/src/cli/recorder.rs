@@ -8,7 +8,7 @@ use super::exit::Exit;
 use super::style::{Style, Tone, harmless};
 use super::table::{Cell, Table};
 use super::units::{bytes, count};
-use super::{Context, Outcome};
+use super::{Context, Outcome, new_file};
 use crate::api::client::escaped;
 use crate::api::views::{RecordedPacket, RecorderView};
 
@@ -56,17 +56,13 @@ async fn fetch(context: &Context, path: &str) -> Result<Vec<u8>, CliError> {
     Ok(file)
 }
 
-/// Packets may hold secrets: the file is its owner's, and nothing that was there before is overwritten.
 fn write(out: &Path, is_output: bool, file: &[u8]) -> Result<(), CliError> {
-    use std::os::unix::fs::OpenOptionsExt;
     if is_output {
         let mut stdout = io::stdout().lock();
         stdout.write_all(file)?;
         return Ok(stdout.flush()?);
     }
-    let opened = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(out);
-    let written = opened.and_then(|mut opened| opened.write_all(file));
-    written.map_err(|error| CliError::failure(format!("cannot write {}: {error}", out.display())))
+    new_file::write(out, file)
 }
 
 fn render(view: &RecorderView, limit: usize, style: Style) -> String {

@@ -1,15 +1,12 @@
 //! `bundle export`.
 
-use std::fs::{self, File};
-use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use serde_json::json;
 
 use super::super::error::CliError;
 use super::super::exit::Exit;
-use super::super::{Context, Outcome};
+use super::super::{Context, Outcome, new_file};
 use super::found::{self, Verdict};
 use super::ledger::Ledger;
 use crate::bundle::{archive, sha256};
@@ -59,7 +56,7 @@ impl Args {
             }
             None => bytes,
         };
-        write_new(&self.to, &written).map_err(|error| not_written(&self.to, &error))?;
+        new_file::write(&self.to, &written)?;
         let hash = sha256(&written);
         if context.output.json {
             context.output.object(&json!({
@@ -72,25 +69,4 @@ impl Args {
         }
         Ok(Exit::Ok)
     }
-}
-
-fn not_written(to: &Path, error: &io::Error) -> CliError {
-    let exit = if error.kind() == io::ErrorKind::AlreadyExists { Exit::Refused } else { Exit::Failure };
-    CliError::new(exit, format!("cannot write {}: {error}", to.display()), None)
-}
-
-/// Writes a file that must not exist yet, whole or not at all, for its owner only.
-fn write_new(to: &Path, bytes: &[u8]) -> io::Result<()> {
-    let mut beside = to.as_os_str().to_owned();
-    beside.push(format!(".{}.new", std::process::id()));
-    let beside = PathBuf::from(beside);
-    let written = (|| {
-        let mut file = File::options().write(true).create_new(true).mode(0o600).open(&beside)?;
-        file.write_all(bytes)?;
-        file.sync_all()?;
-        // Unlike a rename this never takes the place of anything.
-        fs::hard_link(&beside, to)
-    })();
-    let _ = fs::remove_file(&beside);
-    written
 }

@@ -3,19 +3,18 @@
 use super::cannot;
 use crate::cli::error::CliError;
 use crate::cli::exit::Exit;
-use crate::cli::{Context, Outcome};
+use crate::cli::{Context, Outcome, new_file};
 use crate::record::entries::EventSource;
 use crate::record::evidence::proof::Proof;
 use crate::record::evidence::tiles::TileStore;
 use crate::record::evidence::{EvidenceSource, LOG_NAME};
-use std::fs;
 use std::path::PathBuf;
 
 #[derive(Debug, clap::Args)]
 pub(in crate::cli) struct Args {
     /// The event's id (`event_id`), or its number in the log
     event: String,
-    /// Write the proof there instead of to the output
+    /// Write the proof into a new file instead of to the output
     #[arg(long, value_name = "FILE")]
     to: Option<PathBuf>,
 }
@@ -32,7 +31,7 @@ impl Args {
             .map_err(|error| cannot("the log in", &directory, &error))?;
         match &self.to {
             Some(path) => {
-                fs::write(path, proof.to_string()).map_err(|error| cannot("writing", path, &error.into()))?;
+                new_file::write(path, proof.to_string().as_bytes())?;
                 context.output.text(&format!("entry {number}: {}\n", path.display()))?;
             }
             None => context.output.text(&proof.to_string())?,
