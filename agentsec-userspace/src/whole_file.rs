@@ -6,6 +6,9 @@ use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
+use nix::errno::Errno;
+use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
+
 /// Replaces a file, or makes it. Afterwards it outlasts a crash of the machine.
 ///
 /// # Errors
@@ -47,8 +50,7 @@ pub fn create(path: &Path, bytes: &[u8]) -> io::Result<()> {
         let mut file = File::options().write(true).create_new(true).mode(0o600).open(&beside)?;
         file.write_all(bytes)?;
         file.sync_all()?;
-        // Unlike a rename this never takes the place of anything.
-        fs::hard_link(&beside, path)
+        rename_new(&beside, path)
     })();
     let _ = fs::remove_file(&beside);
     written
@@ -75,6 +77,15 @@ fn put(path: &Path, beside: &Path, bytes: &[u8], sync: fn(&File) -> io::Result<(
         let _ = fs::remove_file(beside);
     }
     written
+}
+
+/// Renames, but never takes the place of anything.
+fn rename_new(from: &Path, to: &Path) -> io::Result<()> {
+    match renameat2(AT_FDCWD, from, AT_FDCWD, to, RenameFlags::RENAME_NOREPLACE) {
+        // File systems that are elsewhere do not know how; those without links, such as a stick's, do.
+        Err(Errno::EINVAL) => fs::hard_link(from, to),
+        renamed => Ok(renamed?),
+    }
 }
 
 fn beside(path: &Path) -> PathBuf {
