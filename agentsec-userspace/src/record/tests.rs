@@ -303,6 +303,7 @@ fn events_without_room_are_counted_and_told_and_their_trips_returned() {
     let path = directory.path().join("log");
     let log = EvidenceLog::open(&path, "host").unwrap().log;
     let (mut writer, _told) = Writer::start(Journal::new(log, sealer(), None), clock::now).unwrap();
+    assert!(writer.has_room_for(QUEUE_EVENTS) && !writer.has_room_for(QUEUE_EVENTS + 1));
     // More at once than fit, so however quick the thread is.
     let mut drafts: Vec<Draft> = (0..QUEUE_EVENTS).map(draft).collect();
     drafts.extend([trip(1), draft(2)]);
