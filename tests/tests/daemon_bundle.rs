@@ -361,12 +361,13 @@ fn an_encrypted_bundle_leaves_nothing_in_clear_and_opens_with_the_recipients_key
     Ok(())
 }
 
-/// A very small file system over a directory.
+/// A small file system over a directory.
 struct SmallDisk(PathBuf);
 
 impl SmallDisk {
-    fn over(directory: &Path) -> Result<Self> {
-        mount(Some("tmpfs"), directory, Some("tmpfs"), MsFlags::empty(), Some("size=512k,mode=0700"))
+    fn over(directory: &Path, kib: usize) -> Result<Self> {
+        let size = format!("size={kib}k,mode=0700");
+        mount(Some("tmpfs"), directory, Some("tmpfs"), MsFlags::empty(), Some(size.as_str()))
             .context("mounting a tmpfs")?;
         Ok(Self(directory.to_owned()))
     }
@@ -392,7 +393,7 @@ impl Drop for SmallDisk {
 fn a_bundle_that_finds_no_disk_is_told_waits_and_is_kept_once_there_is_room() -> Result<()> {
     let lab = Lab::routed(1)?;
     let mut daemon = Launch::new(lab.host(), &config(1)).prepare()?;
-    let disk = SmallDisk::over(&daemon.paths().state())?;
+    let disk = SmallDisk::over(&daemon.paths().state(), 512)?;
     daemon.begin()?;
     daemon.wait_ready()?;
     let (scene, disk) = (Scene { daemon, lab }, disk);
@@ -426,6 +427,46 @@ fn a_bundle_that_finds_no_disk_is_told_waits_and_is_kept_once_there_is_room() ->
     );
     let processes = part(&scene.daemon, text(&event["event_data"]["bundle"]), "processes.json")?;
     assert_eq!(items(&processes).len(), members.len(), "as they were at the trip");
+    Ok(())
+}
+
+/// Quarantines the first agent so often: an event each time.
+fn quarantine_often(scene: &Scene, times: usize) -> Result<()> {
+    let url = format!("http://agentsec/v1/agents/{}/quarantine?[1-{times}]", NAMES[0]);
+    let mut curl = scene.lab.host().command("curl");
+    curl.args(["--silent", "--output", "/dev/null", "--data", r#"{"reason":"again"}"#]);
+    curl.args(["--header", "Content-Type: application/json", "--unix-socket"]);
+    let status = curl.arg(scene.daemon.paths().run().join("agentsec.sock")).arg(url).status()?;
+    ensure!(status.success(), "curl: {status}");
+    Ok(())
+}
+
+#[test]
+fn a_bundle_whose_event_finds_no_room_is_in_the_log_once_there_is_and_a_report_is_refused() -> Result<()> {
+    let lab = Lab::routed(1)?;
+    let mut daemon = Launch::new(lab.host(), &config(1)).prepare()?;
+    let disk = SmallDisk::over(&daemon.paths().state(), 32 * 1024)?;
+    daemon.begin()?;
+    daemon.wait_ready()?;
+    let (scene, disk) = (Scene { daemon, lab }, disk);
+    let filler = disk.fill(0)?;
+    let lost = |status: &Value| status["daemon"]["events"]["lost"].as_u64().unwrap_or_default();
+    // What the write-ahead file still has room for, and what waits in memory.
+    for _ in 0..10 {
+        quarantine_often(&scene, 3000)?;
+        if lost(&scene.daemon.status()?) > 0 {
+            break;
+        }
+    }
+    ensure!(lost(&scene.daemon.status()?) > 0, "there is still room in memory");
+    let (code, said) = ends(&scene.daemon, &["report", NAMES[0], "--id", "late"])?;
+    assert!(code == Some(1) && said.contains("nothing was recorded"), "{code:?} {said}");
+    fs::remove_file(filler)?;
+    let event = wait_collected(&scene.daemon, NAMES[0], 1)?;
+    let listed = parsed(&scene.daemon, &["bundle", "list", "--json"])?;
+    assert_eq!(listed["bundles"][0]["log"], "matches", "{listed}");
+    scene.daemon.cli_ok(&["bundle", "show", text(&event["event_data"]["bundle"])])?;
+    scene.daemon.cli_ok(&["report", NAMES[0], "--id", "late"])?;
     Ok(())
 }
 

@@ -41,8 +41,8 @@ pub enum Request {
     },
     /// Wait until every event so far is in the log, or refused.
     Settle {
-        /// That it is.
-        reply: oneshot::Sender<()>,
+        /// Whether all of it is on a disk.
+        reply: oneshot::Sender<bool>,
     },
     /// What is recorded of an agent's packets.
     Recorder {
@@ -102,6 +102,9 @@ pub struct Reported {
     pub agent: String,
     /// By which id its event is found.
     pub correlation_id: String,
+    /// It is on no disk yet, because the log takes no events or does not answer: a daemon that is killed now loses it.
+    #[serde(default)]
+    pub waits: bool,
 }
 
 /// Whom an operator means.

@@ -107,14 +107,14 @@ impl Shared {
         self.ask(request).await?.map(Json)
     }
 
-    /// Waits until what an answer speaks of is in the log. A log that hangs is not waited for.
-    async fn settle(&self) {
+    /// Waits until what an answer speaks of is in the log; whether it is on a disk then. A log that hangs is not waited for.
+    async fn settle(&self) -> bool {
         let (reply, settled) = oneshot::channel();
         let asked = async {
             self.requests.send(Request::Settle { reply }).await.ok()?;
             settled.await.ok()
         };
-        let _ = tokio::time::timeout(SETTLING, asked).await;
+        tokio::time::timeout(SETTLING, asked).await.ok().flatten().unwrap_or_default()
     }
 
     async fn operate(&self, operation: Operation, Caller(by): Caller) -> Answer<OperationReply> {
@@ -164,9 +164,9 @@ async fn report(
     JsonBody(report): JsonBody<Report>,
 ) -> Answer<Reported> {
     let report = Box::new(report);
-    let answer = shared.try_ask(|reply| Request::Report { agent, report, by, reply }).await;
-    shared.settle().await;
-    answer
+    let Json(reported) = shared.try_ask(|reply| Request::Report { agent, report, by, reply }).await?;
+    let waits = !shared.settle().await;
+    Ok(Json(Reported { waits, ..reported }))
 }
 
 #[derive(Deserialize)]

@@ -48,7 +48,7 @@ async fn fake_loop(mut inbox: mpsc::Receiver<Request>, seen: mpsc::UnboundedSend
     while let Some(request) = inbox.recv().await {
         match request {
             Request::Status { reply } => reply.send(one_agent()).unwrap(),
-            Request::Settle { reply } => reply.send(()).unwrap(),
+            Request::Settle { reply } => reply.send(true).unwrap(),
             Request::Endpoints { agent, reply } => {
                 reply.send(Ok(EndpointList { agent, ..EndpointList::default() })).unwrap();
             }
@@ -77,7 +77,7 @@ async fn fake_loop(mut inbox: mpsc::Receiver<Request>, seen: mpsc::UnboundedSend
             }
             Request::Report { agent, report, by, reply } => {
                 seen.send(format!("{agent} {} by {by}", report.id)).unwrap();
-                reply.send(Ok(Reported { agent, correlation_id: report.id })).unwrap();
+                reply.send(Ok(Reported { agent, correlation_id: report.id, waits: false })).unwrap();
             }
             Request::Reload { by, reply } => {
                 seen.send(format!("{by}: reload")).unwrap();

@@ -1,7 +1,7 @@
 //! Secrets in command lines. Known ways of writing one are overwritten before anything reaches a disk; what is written in
 //! another way is not known to be one.
 
-use crate::core::secrets::{is_name_of_secret, is_of_name};
+use crate::core::secrets::{is_name_of_secret, is_of_name, is_of_token, token_bytes, userinfo};
 
 /// What stands in a secret's place.
 pub const REDACTED: &[u8] = b"[redacted]";
@@ -21,7 +21,7 @@ pub fn redact(arguments: &[&[u8]]) -> (Vec<Vec<u8>>, usize) {
                 count += 1;
                 [&argument[..kept], REDACTED].concat()
             }
-            None => words(&within(argument, &mut count), &mut count),
+            None => words(&within(&tokens(argument, &mut count), &mut count), &mut count),
         });
         previous = argument;
     }
@@ -106,16 +106,21 @@ fn within(argument: &[u8], count: &mut usize) -> Vec<u8> {
     out
 }
 
-/// Of what follows a `:`, the password of `//user:password@host`.
-fn userinfo(rest: &[u8]) -> Option<std::ops::Range<usize>> {
-    let authority = rest.strip_prefix(b"//")?;
-    let end = authority
-        .iter()
-        .position(|byte| matches!(byte, b'/' | b'?' | b'#' | b' '))
-        .unwrap_or(authority.len());
-    let at = authority[..end].iter().rposition(|byte| *byte == b'@')?;
-    let colon = authority[..at].iter().position(|byte| *byte == b':')?;
-    Some(2 + colon + 1..2 + at)
+/// Overwrites tokens that are known by their shape.
+fn tokens(text: &[u8], count: &mut usize) -> Vec<u8> {
+    let (mut out, mut at) = (Vec::with_capacity(text.len()), 0);
+    while at < text.len() {
+        let is_begin = at == 0 || !is_of_token(text[at - 1]);
+        let token = if is_begin { token_bytes(&text[at..]) } else { 0 };
+        if token > 0 {
+            out.extend_from_slice(REDACTED);
+            *count += 1;
+        } else {
+            out.push(text[at]);
+        }
+        at += token.max(1);
+    }
+    out
 }
 
 /// How many blanks and quotes come before a value, and how long it is. A header's value goes on over blanks.
@@ -174,6 +179,11 @@ mod tests {
             (&["sh", "-c", "curl -u me:hunter2 h && x"], "sh -c curl -u me:[redacted] h && x"),
             (&["sh", "-c", "a --token --verbose\n b"], "sh -c a --token --verbose\n b"),
             (&["x", "user[password]=hunter2"], "x user[password]=[redacted]"),
+            (&["x", "--pass", "hunter2", "DB_PASS=hunter2"], "x --pass [redacted] DB_PASS=[redacted]"),
+            (
+                &["x", "sk-hunter2-AAAAAAAAAAAAAAA", "k:sk-hunter2-AAAAAAAAAAAAAAA"],
+                "x [redacted] k:[redacted]",
+            ),
             (&["x", "--token"], "x --token"),
             (&["x", "--token", "--verbose"], "x --token --verbose"),
             (&["x", "--token="], "x --token="),

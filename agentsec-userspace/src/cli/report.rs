@@ -61,7 +61,12 @@ impl Args {
             context.output.object(&reported)?;
         } else {
             let id = super::style::harmless(&reported.correlation_id);
-            context.output.text(&format!("recorded; `events --correlation {id}` finds it\n"))?;
+            let how = if reported.waits {
+                "it waits in memory, since the log takes no events now; once it does,"
+            } else {
+                "recorded;"
+            };
+            context.output.text(&format!("{how} `events --correlation {id}` finds it\n"))?;
         }
         Ok(Exit::Ok)
     }

@@ -18,6 +18,10 @@ use super::Daemon;
 /// A crash before the file is written holds the agent, which is safe.
 const QUICK: Duration = Duration::from_secs(1);
 
+/// How complaints about the log begin.
+const REFUSES: &str = "events: the log takes none; they wait";
+const UNPUBLISHED: &str = "events: they are kept, in no tile and under no signature yet";
+
 /// What an operator is answered: one outcome per agent.
 pub(super) type Outcomes = Vec<(String, Result<Done, Refusal>)>;
 
@@ -111,16 +115,20 @@ impl Daemon {
                 }
             }
             Written::Refuses(error) => {
-                let error = anyhow::Error::new(error).context("the log takes none; they wait");
-                self.complain("events", &error);
+                self.complain_anew(REFUSES, &anyhow::Error::new(error));
             }
             Written::Unpublished(error) => {
-                let error =
-                    anyhow::Error::new(error).context("they are kept, in no tile and under no signature yet");
-                self.complain("events", &error);
+                self.complain_anew(UNPUBLISHED, &anyhow::Error::new(error));
             }
             Written::Fine => self.alerts.retain(|alert| !alert.starts_with("events:")),
         }
+    }
+
+    /// Complains, in the place of an earlier complaint that begins in the same way.
+    fn complain_anew(&mut self, about: &str, error: &anyhow::Error) {
+        let complaint = format!("{about}: {error:#}");
+        self.alerts.retain(|alert| *alert == complaint || !alert.starts_with(about));
+        self.complain(about, error);
     }
 
     /// Whether the log's disk answers: operators see it as long as it does not.

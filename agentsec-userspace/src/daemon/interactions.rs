@@ -225,7 +225,7 @@ impl Daemon {
 
     /// How many interactions the journal has room for. While the log takes none, the greater part of the room is for what
     /// matters more.
-    fn room(&self) -> usize {
+    pub(super) fn room(&self) -> usize {
         (QUEUE_EVENTS / 4).saturating_sub(self.log.counts().queued) as usize
     }
 }

@@ -37,8 +37,8 @@ impl Daemon {
             Request::Reload { by, reply } => drop(reply.send(self.reload(&by))),
             Request::Settle { reply } => {
                 self.settle_state();
-                self.log.after(move || {
-                    let _ = reply.send(());
+                self.log.after(move |kept| {
+                    let _ = reply.send(kept);
                 });
             }
             Request::Refused(refusal) => self.refused(&refusal),

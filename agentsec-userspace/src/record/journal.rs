@@ -34,6 +34,7 @@ pub struct Outcome {
 struct Outage {
     since: Time,
     error: SinkError,
+    /// Events that were handed over in it.
     delayed: u64,
     /// Of these, those that were damaged on the second path.
     damaged: u64,
@@ -75,6 +76,7 @@ impl<S: EventSink> Journal<S> {
     /// Writes `drafts` after what waits already. With none it only tries again, which it should when it is time to.
     /// `lost` is what found no room before it came here, since the last time: it is told once there is room.
     pub fn write(&mut self, now: Time, drafts: Vec<Draft>, lost: u64) -> Outcome {
+        let handed = drafts.len() as u64;
         for draft in drafts {
             let trip = draft.trip;
             self.queue.push_back((self.sealer.seal(draft), trip));
@@ -85,6 +87,10 @@ impl<S: EventSink> Journal<S> {
         let mut error = None;
         if now.mono_ns >= self.retry_at_ns {
             error = self.flush(now, &mut outcome).err();
+        }
+        if let Some(outage) = &mut self.outage {
+            // Also what waits in memory only.
+            outage.delayed += handed;
         }
         if let Some(error) = error {
             self.begin_outage(now, &error);
@@ -179,9 +185,6 @@ impl<S: EventSink> Journal<S> {
             return;
         }
         outcome.written += events.len() as u64;
-        if let Some(outage) = &mut self.outage {
-            outage.delayed += events.len() as u64;
-        }
         outcome.recorded.extend(self.queue.drain(..).filter_map(|(_, trip)| trip));
     }
 }

@@ -90,8 +90,26 @@ fn what_a_log_refuses_follows_in_its_order_with_the_record_of_the_gap() {
     assert_eq!(memory.said(), ["0", "1", "log_refuses", "2", "3", "events", "log_gap"]);
     let last = memory.0.borrow().0[5..].to_vec();
     assert_eq!(last[0].event_data["events_lost"], 7);
-    assert_eq!((&last[1].event_data["events_delayed"], last[1].event_type), (&1.into(), EventKind::Loss));
+    assert_eq!((&last[1].event_data["events_delayed"], last[1].event_type), (&2.into(), EventKind::Loss));
     assert_eq!(journal.retry_at_ns(), None);
+}
+
+#[test]
+fn the_record_of_a_gap_counts_what_waited_wherever_it_did() {
+    let directory = tempfile::tempdir().unwrap();
+    // A second path for two events, one, and none.
+    for most in [Some(1500), Some(700), None] {
+        let memory = Memory::default();
+        let letters = most.map(|most| letters(directory.path(), most, &memory));
+        let mut journal = Journal::new(memory.clone(), sealer(), letters);
+        for second in 0..7 {
+            assert!(!journal.write(at(second), vec![draft(second), draft(second)], 0).durable);
+        }
+        memory.make_room(100);
+        assert!(journal.write(at(LATE), vec![], 0).durable);
+        let gap = memory.0.borrow().0.last().unwrap().event_data.clone();
+        assert_eq!((&gap["what"], &gap["events_delayed"]), (&"log_gap".into(), &14.into()), "{most:?}");
+    }
 }
 
 #[test]
@@ -266,7 +284,7 @@ fn the_thread_writes_everything_and_says_which_trips_are_recorded() {
         assert_eq!(writer.write(drafts), []);
     }
     let (settled, wait) = std::sync::mpsc::channel();
-    writer.after(move || settled.send(()).unwrap());
+    writer.after(move |kept| settled.send(kept).unwrap());
     wait.recv().unwrap();
     assert_eq!(events(&path).len(), 505, "who is told that it is written finds it there");
     assert_eq!(writer.counts(), Counts { written: 505, queued: 0, lost: 0 });
@@ -285,6 +303,7 @@ fn events_without_room_are_counted_and_told_and_their_trips_returned() {
     let path = directory.path().join("log");
     let log = EvidenceLog::open(&path, "host").unwrap().log;
     let (mut writer, _told) = Writer::start(Journal::new(log, sealer(), None), clock::now).unwrap();
+    assert!(writer.has_room_for(QUEUE_EVENTS) && !writer.has_room_for(QUEUE_EVENTS + 1));
     // More at once than fit, so however quick the thread is.
     let mut drafts: Vec<Draft> = (0..QUEUE_EVENTS).map(draft).collect();
     drafts.extend([trip(1), draft(2)]);

@@ -67,7 +67,7 @@ impl Shared {
 
 enum Order {
     Write(Vec<Draft>),
-    After(Box<dyn FnOnce() + Send>),
+    After(Box<dyn FnOnce(bool) + Send>),
 }
 
 /// The thread's handle. Dropping it ends the thread after what it has been given.
@@ -110,8 +110,14 @@ impl Writer {
         beyond.into_iter().filter_map(|draft| draft.trip).collect()
     }
 
-    /// Does something once everything that was handed over is written or refused.
-    pub fn after(&self, then: impl FnOnce() + Send + 'static) {
+    /// Whether so many events more would find room. Only whoever hands them over takes it.
+    #[must_use]
+    pub fn has_room_for(&self, events: u64) -> bool {
+        self.shared.waiting().saturating_add(events) <= QUEUE_EVENTS
+    }
+
+    /// Does something once everything that was handed over is written or refused: it hears whether all of it is on a disk.
+    pub fn after(&self, then: impl FnOnce(bool) + Send + 'static) {
         self.order(Order::After(Box::new(then)));
     }
 
@@ -188,7 +194,8 @@ impl Work {
                 }
             }
             self.write(drafts);
-            then.into_iter().for_each(|what| what());
+            let kept = self.journal.waiting() == 0;
+            then.into_iter().for_each(|what| what(kept));
             self.publish(ended);
             if ended {
                 let lost = self.journal.waiting();

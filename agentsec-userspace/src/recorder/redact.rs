@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use agentsec_common::endpoint::Address;
 use agentsec_common::packet::{Headers, protocol};
 
-use crate::core::secrets::{is_name_of_secret, is_of_name};
+use crate::core::secrets::{is_name_of_secret, is_of_name, is_of_token, token_bytes, userinfo};
 
 /// Longest name that is looked at.
 const NAME_BYTES: usize = 64;
@@ -40,7 +40,8 @@ impl Redactor {
         }
         // From the IP header's end on: a TCP header that lies about its length hides nothing.
         inside |= redact(&mut bytes[start.min(IP_BYTES)..]);
-        if is_tcp && inside && bytes.len() - start >= headers.payload_bytes as usize {
+        // Also when the rest of this segment was not recorded: the credential may go on to its end.
+        if is_tcp && inside {
             self.unfinished.insert(way, headers.sequence.wrapping_add(headers.payload_bytes));
         }
     }
@@ -51,18 +52,50 @@ pub fn redact(bytes: &mut [u8]) -> bool {
     let mut at = 0;
     let mut inside = false;
     while at < bytes.len() {
-        let end = match bytes[at] {
-            b':' if is_named(&bytes[..at]) => overwrite_line(bytes, at + 1),
-            b'=' if is_named(&bytes[..at]) => overwrite_parameter(bytes, at + 1),
-            _ => {
-                at += 1;
-                continue;
-            }
+        let Some(end) = overwrite_at(bytes, at) else {
+            at += 1;
+            continue;
         };
         inside = end == bytes.len();
         at = end;
     }
     inside
+}
+
+/// Overwrites the credential that is announced at `at`, or begins there; where it ends.
+fn overwrite_at(bytes: &mut [u8], at: usize) -> Option<usize> {
+    match bytes[at] {
+        b':' if is_named(&bytes[..at]) => Some(overwrite_line(bytes, at + 1)),
+        b'=' if is_named(&bytes[..at]) => Some(overwrite_parameter(bytes, at + 1)),
+        b'=' => overwrite_part(bytes, at + 1),
+        b':' => {
+            let secret = userinfo(&bytes[at + 1..])?;
+            bytes[at + 1..][secret.clone()].fill(b'*');
+            Some(at + 1 + secret.end)
+        }
+        _ if at > 0 && is_of_token(bytes[at - 1]) => None,
+        _ => {
+            let end = Some(at + token_bytes(&bytes[at..])).filter(|end| *end > at)?;
+            bytes[at..end].fill(b'*');
+            Some(end)
+        }
+    }
+}
+
+/// Of a form in parts, overwrites the value of the field that is named in quotes at `from`, if it is a credential's; where it
+/// ends.
+fn overwrite_part(bytes: &mut [u8], from: usize) -> Option<usize> {
+    let before = &bytes[..from];
+    if !before.ends_with(b"name=") || before.ends_with(b"filename=") {
+        return None;
+    }
+    let name = bytes[from..].strip_prefix(b"\"")?;
+    let name = &name[..name.iter().take(NAME_BYTES).position(|byte| *byte == b'"')?];
+    if !is_name_of_secret(name) {
+        return None;
+    }
+    let value = from + bytes[from..].windows(4).position(|four| four == b"\r\n\r\n")? + 4;
+    Some(overwrite_line(bytes, value))
 }
 
 /// Whether what ends here is the name of a credential, quoted or not.
@@ -138,6 +171,13 @@ mod tests {
                 "Ocp-Apim-Subscription-Key: *\r\nHost: [::1]:80\r\n",
             ),
             ("{\"password\" : \"hunter2\"}", "{\"password\" : **********"),
+            ("Referer: http://u:hunter2@h/a:b@c\r\n", "Referer: http://u:*******@h/a:b@c\r\n"),
+            ("Referer: http://h/\r\nTo: a@b", "Referer: http://h/\r\nTo: a@b"),
+            ("X: sk-hunter2-AAAAAAAAAAAAAAA\r\n", "X: **************************\r\n"),
+            (
+                "form-data; name=\"password\"\r\nA: b\r\n\r\nhunter2\r\n--x; name=\"q\"\r\n\r\nshown\r\n",
+                "form-data; name=\"password\"\r\nA: b\r\n\r\n*******\r\n--x; name=\"q\"\r\n\r\nshown\r\n",
+            ),
             ("Cookie", "Cookie"),
             (
                 "Content-Type: text/plain\r\nHost: cookies.example\r\n",
@@ -166,6 +206,16 @@ mod tests {
         assert_eq!(segment(139, "plain"), "plain");
         assert_eq!(segment(200, "Cookie: x"), "Cookie: *");
         assert_eq!(segment(300, "not the next segment"), "not the next segment");
+    }
+
+    #[test]
+    fn a_line_whose_end_was_not_recorded_is_overwritten_in_the_next_segment() {
+        let mut redactor = Redactor::default();
+        let mut cut = [&[0; 40][..], b"Authorization: Bea"].concat();
+        redactor.redact(&mut cut, &tcp(100, 1448));
+        let mut next = [&[0; 40][..], b"rer abc\r\nHost: a\r\n"].concat();
+        redactor.redact(&mut next, &tcp(1548, 18));
+        assert!(next.ends_with(b"*** ***\r\nHost: a\r\n"));
     }
 
     #[test]

@@ -13,7 +13,7 @@ use crate::record::evidence::note::PublicKey;
 use crate::record::evidence::tiles::TileStore;
 use crate::record::evidence::{EvidenceSource, LOG_NAME, key};
 use crate::record::retention::accounted_for;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 #[derive(Debug, clap::Args)]
 pub(in crate::cli) struct Args {
@@ -48,10 +48,12 @@ impl Args {
             report.findings.extend(unaccounted(&report, accounted));
         }
         let standing = trusted.standing(&report);
+        let set_aside = set_aside(&context.global.state_dir);
         if context.output.json {
-            context.output.object(&Told { report: &report, cosigned: standing.cosigned })?;
+            context.output.object(&Told { report: &report, cosigned: standing.cosigned, set_aside })?;
         } else {
-            context.output.text(&render(&report, &standing, self.key.is_some(), context.output.style))?;
+            let rest = Rest { set_aside: &set_aside, is_key_given: self.key.is_some() };
+            context.output.text(&render(&report, &standing, &rest, context.output.style))?;
         }
         Ok(if report.is_clean() { Exit::Ok } else { Exit::Unhealthy })
     }
@@ -84,6 +86,17 @@ fn unaccounted(report: &Report, accounted: u64) -> Option<Finding> {
     Some(Finding { what: What::Missing, entry: Some(entry), file: "removed".into(), detail })
 }
 
+/// The logs beside this one that could not be continued.
+fn set_aside(state_dir: &Path) -> Vec<String> {
+    // Who may read the log may read the directory; if not, there is nothing to tell.
+    let listed = std::fs::read_dir(state_dir).into_iter().flatten().flatten();
+    let prefix = format!("{LOG_NAME}.aside");
+    let names = listed.filter_map(|entry| entry.file_name().into_string().ok());
+    let mut found: Vec<String> = names.filter(|name| name.starts_with(&prefix)).collect();
+    found.sort_unstable();
+    found
+}
+
 /// The report, for machines.
 #[derive(serde::Serialize)]
 struct Told<'a> {
@@ -91,9 +104,17 @@ struct Told<'a> {
     report: &'a Report,
     /// Of the anchored entries, those that a witness has vouched for.
     cosigned: u64,
+    /// Logs beside this one, which are not checked here.
+    set_aside: Vec<String>,
 }
 
-fn render(report: &Report, standing: &Standing, is_key_given: bool, style: Style) -> String {
+/// What the report itself does not say.
+struct Rest<'a> {
+    set_aside: &'a [String],
+    is_key_given: bool,
+}
+
+fn render(report: &Report, standing: &Standing, rest: &Rest<'_>, style: Style) -> String {
     let total = report.signed + report.waiting;
     let mut text = format!("{}: {} entries\n", harmless(&report.origin), count(total));
     let mut line = |name: &str, entries: u64, what: &str| {
@@ -104,11 +125,22 @@ fn render(report: &Report, standing: &Standing, is_key_given: bool, style: Style
     line("anchored", report.anchored, "covered by a checkpoint that was kept elsewhere");
     line("cosigned", standing.cosigned, "of these, a witness vouches for them");
     let own = report.signed.saturating_sub(report.anchored);
-    line("self-attested", own, "signed by this host only: whoever is root here could have rewritten them");
+    if report.attested {
+        line(
+            "self-attested",
+            own,
+            "signed by this host only: whoever is root here could have rewritten them",
+        );
+    } else {
+        line("unattested", own, "claimed by a checkpoint that is not signed by the log's key");
+    }
     line("waiting", report.waiting, "not under a checkpoint yet");
     line("removed", report.removed, "of the anchored or attested: gone by retention, their hashes are here");
-    if !is_key_given {
+    if !rest.is_key_given {
         text.push_str("  the key was taken from this host; `--key` with one kept elsewhere proves more\n");
+    }
+    for name in rest.set_aside {
+        text.push_str(&format!("  {name}: a log that could not be continued; it is not checked here\n"));
     }
     for Finding { what, entry, file, detail } in &report.findings {
         let what = serde_json::to_value(what).unwrap_or_default();
@@ -117,9 +149,15 @@ fn render(report: &Report, standing: &Standing, is_key_given: bool, style: Style
         let name = style.paint(Tone::Bad, &format!("{what}{entry}"));
         text.push_str(&format!("{name}: {}: {}\n", harmless(file), harmless(detail)));
     }
+    if report.more > 0 {
+        text.push_str(&format!("and {} more\n", count(report.more)));
+    }
     let verdict = match (report.is_clean(), report.first_bad()) {
         (true, _) => style.paint(Tone::Good, "nothing is wrong"),
         (false, Some(entry)) => style.paint(Tone::Bad, &format!("the first bad entry is {entry}")),
+        (false, None) if !report.attested && report.anchored < report.signed.max(1) => {
+            style.paint(Tone::Bad, "nothing says which entries are right: the log's own checkpoint does not")
+        }
         (false, None) => style.paint(Tone::Bad, "the entries are right, something else is not"),
     };
     text + &verdict + "\n"

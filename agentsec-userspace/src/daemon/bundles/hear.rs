@@ -7,13 +7,31 @@ use crate::bundle::store::{About, Swept};
 use crate::bundle::{Status, Told, Trip};
 use crate::clock;
 use crate::core::{Draft, EventKind};
+use crate::record::writer::QUEUE_EVENTS;
 
 use super::super::Daemon;
 use super::Unlogged;
 
 impl Daemon {
-    /// Takes one thing that is told about bundles.
+    /// Takes one thing that is told about bundles. A bundle whose event finds no room would never be in the log, so it is heard
+    /// when there is some; a daemon that ends before leaves it to the next one.
     pub(in crate::daemon) fn hear_bundle(&mut self, told: Told) {
+        self.bundles.unheard.push_back(told);
+        self.hear_unheard();
+        self.confirm_bundles();
+    }
+
+    /// Takes what was told, in its order, as far as the log has room.
+    pub(super) fn hear_unheard(&mut self) {
+        while let Some(told) = self.bundles.unheard.front()
+            && self.log.has_room_for(events_of(told))
+            && let Some(told) = self.bundles.unheard.pop_front()
+        {
+            self.hear_told_of_bundle(told);
+        }
+    }
+
+    fn hear_told_of_bundle(&mut self, told: Told) {
         match told {
             Told::Swept(swept) => self.hear_swept(*swept),
             Told::Stored { about, waited } => {
@@ -43,7 +61,6 @@ impl Daemon {
             }
             Told::Problem(problem) => self.complain("bundles", &anyhow::anyhow!(problem)),
         }
-        self.confirm_bundles();
     }
 
     fn hear_stored(&mut self, about: &About) {
@@ -115,6 +132,18 @@ impl Daemon {
             ..Draft::daemon(now, EventKind::Evidence, data)
         };
         self.record(now, draft);
+    }
+}
+
+/// How many events become of what is told.
+fn events_of(told: &Told) -> u64 {
+    match told {
+        Told::Swept(swept) => {
+            let events = swept.unlogged.len() + swept.removing.len() + swept.unfinished.len();
+            QUEUE_EVENTS.min(events as u64)
+        }
+        Told::Stored { .. } | Told::Failed { .. } | Told::Removing { .. } => 1,
+        Told::Waits { .. } | Told::Problem(_) => 0,
     }
 }
 

@@ -42,6 +42,8 @@ pub(super) struct Bundles {
     found_open: Vec<Trip>,
     /// What waits until its event is in the log.
     unlogged: Vec<Unlogged>,
+    /// What was told while the log had no room for its events: heard once there is.
+    unheard: VecDeque<Told>,
     pub(super) counts: BundleCounts,
     next_tend_ns: u64,
 }
@@ -152,6 +154,7 @@ impl Daemon {
 
     /// Says now and then what is configured and whose incidents are open; goes on with what waited for the log.
     pub(super) fn tend_bundles(&mut self, now: Time) {
+        self.hear_unheard();
         self.confirm_bundles();
         if now.mono_ns < self.bundles.next_tend_ns {
             return;

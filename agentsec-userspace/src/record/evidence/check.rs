@@ -11,7 +11,7 @@ use super::note::{Checkpoint, NoteFlaw, PublicKey};
 use super::source::read_wal;
 use super::tiles::{Kind, TILE_WIDTH, Tile, TileStore, entries_in, hashes_in, readable_entries, tile_at};
 use super::tree::Frontier;
-use anyhow::{Context, Result};
+use anyhow::Result;
 use serde::Serialize;
 use std::fs::File;
 
@@ -68,6 +68,8 @@ pub struct Report {
     pub key: String,
     /// Entries that the log's own checkpoint covers.
     pub signed: u64,
+    /// That checkpoint is signed by the log's key. If it is not, `signed` is only what it claims, and no entry is attested by this host.
+    pub attested: bool,
     /// Entries behind those, which no checkpoint covers yet.
     pub waiting: u64,
     /// Entries that a checkpoint from elsewhere covers, and that are what they were then.
@@ -81,6 +83,8 @@ pub struct Report {
     pub bytes: u64,
     /// What is wrong, as it was found.
     pub findings: Vec<Finding>,
+    /// How much more is wrong that is not among these.
+    pub more: u64,
 }
 
 /// The most findings that are told.
@@ -114,7 +118,11 @@ impl Report {
     }
 
     fn find(&mut self, what: What, entry: Option<u64>, file: impl Into<String>, detail: impl Into<String>) {
-        if self.findings.len() < FINDINGS {
+        // Whatever else is wrong, the first bad entry is named.
+        let is_first_bad = entry.is_some_and(|entry| self.first_bad().is_none_or(|first| entry < first));
+        if self.findings.len() >= FINDINGS && !is_first_bad {
+            self.more += 1;
+        } else {
             self.findings.push(Finding { what, entry, file: file.into(), detail: detail.into() });
         }
     }
@@ -161,16 +169,17 @@ fn check_once(store: &TileStore, key: &PublicKey, kept: &[Kept], heard: Heard<'_
     let mut check =
         Check { store, report, tree: Frontier::default(), heads: Vec::new(), agreed: 0, removed_before: 0 };
     check.removed();
-    let own = check.own_checkpoint(key)?;
+    let own = check.own_checkpoint(key);
     check.kept_checkpoints(key, kept);
+    check.report.attested = own.is_some();
     if let Some(own) = own {
         check.report.signed = own.size;
         check.heads.push(Head { from: "checkpoint".into(), checkpoint: own, outside: false });
     }
     check.heads.sort_by_key(|head| head.checkpoint.size);
     check.compare_heads();
-    check.published(heard)?;
-    check.write_ahead()?;
+    check.published(heard);
+    check.write_ahead();
     check.heads_beyond();
     check.strays()?;
     Ok(check.report)
@@ -203,12 +212,15 @@ impl Check<'_> {
         }
     }
 
-    fn own_checkpoint(&mut self, key: &PublicKey) -> Result<Option<Checkpoint>> {
-        let Some(signed) = self.store.checkpoint().context("reading the checkpoint")? else {
-            if self.store.root().join("tile").exists() {
+    fn own_checkpoint(&mut self, key: &PublicKey) -> Option<Checkpoint> {
+        let Some(signed) = self.store.checkpoint().unwrap_or_else(|error| {
+            self.report.find(What::Damaged, None, "checkpoint", error.to_string());
+            None
+        }) else {
+            if self.report.is_clean() && self.store.root().join("tile").exists() {
                 self.report.find(What::Missing, None, "checkpoint", "there is none, and there are tiles");
             }
-            return Ok(None);
+            return None;
         };
         match key.checkpoint(&signed) {
             Ok(checkpoint) => {
@@ -222,7 +234,7 @@ impl Check<'_> {
                         "it has signatures that are not ours",
                     );
                 }
-                Ok(Some(checkpoint))
+                Some(checkpoint)
             }
             Err(flaw) => {
                 self.report.find(what_of(flaw), None, "checkpoint", flaw.to_string());
@@ -230,7 +242,7 @@ impl Check<'_> {
                 let text = signed.rfind("\n\n").map_or("", |end| &signed[..=end]);
                 let claimed = Checkpoint::parse(text).ok();
                 self.report.signed = claimed.as_ref().map_or(0, |checkpoint| checkpoint.size);
-                Ok(None)
+                None
             }
         }
     }
@@ -277,23 +289,23 @@ impl Check<'_> {
         }
     }
 
-    fn published(&mut self, heard: Heard<'_>) -> Result<()> {
+    fn published(&mut self, heard: Heard<'_>) {
         let size = self.report.signed;
         let mut first = 0;
         while first < size {
             let entries = tile_at(Kind::Entries, first, size);
-            let Some(hashes) = self.judge(entries, first, size)? else { return Ok(()) };
+            let Some(hashes) = self.judge(entries, first, size) else { return };
             for hash in hashes {
-                self.push(hash)?;
+                self.push(hash);
             }
             first += entries.width;
             heard(first, size);
         }
-        self.edge()
+        self.edge();
     }
 
     /// Adds a leaf; tiles above the lowest that become full are compared with their files.
-    fn push(&mut self, hash: Hash) -> Result<()> {
+    fn push(&mut self, hash: Hash) {
         let mut full = Vec::new();
         self.tree.push(hash, &mut |tile, hashes| {
             if tile.kind != Kind::Hashes(0) {
@@ -301,57 +313,66 @@ impl Check<'_> {
             }
         });
         for (tile, expected) in full {
-            self.compare_tile(tile, &expected)?;
+            self.compare_tile(tile, &expected);
         }
         if self.heads.first().is_some_and(|head| head.checkpoint.size == self.tree.size()) {
             self.compare_heads();
         }
-        Ok(())
     }
 
-    fn compare_tile(&mut self, tile: Tile, expected: &[u8]) -> Result<()> {
-        let found = self.store.read(tile).with_context(|| format!("reading {}", tile.path()))?;
-        let detail = match found {
-            None => "it is missing; the entries are as signed",
-            Some(bytes) if bytes != expected => "its hashes are not those of the entries",
-            Some(_) => return Ok(()),
+    fn compare_tile(&mut self, tile: Tile, expected: &[u8]) {
+        let detail = match self.store.read(tile) {
+            Ok(None) => "it is missing; the entries are as signed".to_owned(),
+            Ok(Some(bytes)) if bytes != expected => "its hashes are not those of the entries".to_owned(),
+            Ok(Some(_)) => return,
+            Err(error) => error.to_string(),
         };
         self.report.find(What::Damaged, None, tile.path(), detail);
-        Ok(())
     }
 
     /// The last tiles, which are not full.
-    fn edge(&mut self) -> Result<()> {
+    fn edge(&mut self) {
         let partial: Vec<(Tile, Vec<u8>)> =
             self.tree.partial_tiles().map(|(tile, hashes)| (tile, hashes.as_flattened().to_vec())).collect();
         for (tile, expected) in partial.into_iter().filter(|(tile, _)| tile.kind != Kind::Hashes(0)) {
-            self.compare_tile(tile, &expected)?;
+            self.compare_tile(tile, &expected);
         }
-        Ok(())
     }
 
     /// The leaf hashes of one bundle, as they were signed as far as that can be told. `None` when there is nothing
     /// from which the rest of the log could be judged.
-    fn judge(&mut self, entries: Tile, first: u64, size: u64) -> Result<Option<Vec<Hash>>> {
+    fn judge(&mut self, entries: Tile, first: u64, size: u64) -> Option<Vec<Hash>> {
         let hashes = Tile { kind: Kind::Hashes(0), ..entries };
-        let bundle = self.store.read(entries).with_context(|| format!("reading {}", entries.path()))?;
-        let tile = self.store.read(hashes).with_context(|| format!("reading {}", hashes.path()))?;
+        // A tile that cannot be read is told below as one that is missing.
+        let tile = self.store.read(hashes).unwrap_or_default();
         let width = entries.width as usize;
         let signed = tile.as_deref().and_then(hashes_in).filter(|hashes| hashes.len() == width);
+        let bundle = match self.store.read(entries) {
+            Ok(bundle) => bundle,
+            Err(error) => {
+                self.report.find(What::Damaged, Some(first), entries.path(), error.to_string());
+                return signed;
+            }
+        };
         let Some(bundle) = bundle else {
             if first + entries.width <= self.removed_before && signed.is_some() {
                 self.report.remove(first, entries.width);
             } else {
                 self.report.find(What::Missing, Some(first), entries.path(), "the file is missing");
             }
-            return Ok(signed);
+            return signed;
         };
         let found: Option<Vec<Hash>> =
             entries_in(&bundle).map(|entries| entries.into_iter().map(leaf_hash).collect());
         self.report.bytes += bundle.len() as u64;
         match (found, signed) {
-            (Some(found), Some(signed)) if found == signed => Ok(Some(found)),
-            (Some(found), signed) if found.len() == width && self.fits(&found, hashes, size)? => {
+            (Some(found), Some(signed)) if found == signed => Some(found),
+            (Some(found), Some(signed)) if found.starts_with(&signed) => {
+                let detail = "there is more behind its entries, which are as signed";
+                self.report.find(What::Damaged, None, entries.path(), detail);
+                Some(signed)
+            }
+            (Some(found), signed) if found.len() == width && self.fits(&found, hashes, size) => {
                 let detail =
                     if signed.is_some() { "its hashes were changed" } else { "it is missing or cut" };
                 self.report.find(
@@ -360,55 +381,58 @@ impl Check<'_> {
                     hashes.path(),
                     format!("{detail}; the entries are as signed"),
                 );
-                Ok(Some(found))
+                Some(found)
             }
             (found, Some(signed)) => {
                 let readable = || readable_entries(&bundle, width).into_iter().map(leaf_hash).collect();
                 let (what, at, detail) = difference(&found.unwrap_or_else(readable), &signed);
                 self.report.find(what, Some(first + at as u64), entries.path(), detail);
-                Ok(Some(signed))
+                Some(signed)
             }
             (_, None) => {
                 let detail = "neither its entries nor their hashes are as signed";
                 self.report.find(What::Changed, Some(first), entries.path(), detail);
-                Ok(None)
+                None
             }
         }
     }
 
     /// Whether these leaves are the signed ones, by the tile above or, at the end of the log, by the signed root.
-    fn fits(&self, leaves: &[Hash], tile: Tile, size: u64) -> Result<bool> {
+    fn fits(&self, leaves: &[Hash], tile: Tile, size: u64) -> bool {
         if tile.width == TILE_WIDTH {
             let above = tile_at(Kind::Hashes(1), tile.index, size);
-            let bytes = self.store.read(above).with_context(|| format!("reading {}", above.path()))?;
+            let bytes = self.store.read(above).unwrap_or_default();
             let hashes = bytes.as_deref().and_then(hashes_in).unwrap_or_default();
-            return Ok(hashes.get((tile.index % TILE_WIDTH) as usize) == Some(&root_of(leaves)));
+            return hashes.get((tile.index % TILE_WIDTH) as usize) == Some(&root_of(leaves));
         }
         let mut tree = self.tree.clone();
         leaves.iter().for_each(|leaf| tree.push(*leaf, &mut |_, _| {}));
         let root = tree.root();
-        Ok(self.heads.iter().any(|head| head.checkpoint.size == size && head.checkpoint.root == root))
+        self.heads.iter().any(|head| head.checkpoint.size == size && head.checkpoint.root == root)
     }
 
     /// What is not in tiles yet.
-    fn write_ahead(&mut self) -> Result<()> {
+    fn write_ahead(&mut self) {
         let signed = self.report.signed;
-        let contents = read_wal(self.store.root(), signed).context("reading the write-ahead file")?;
+        let contents = match read_wal(self.store.root(), signed) {
+            Ok(contents) => contents,
+            Err(error) => return self.report.find(What::Damaged, None, "wal", error.to_string()),
+        };
         if self.tree.size() < signed {
-            return Ok(());
+            return;
         }
         for batch in contents.batches {
             if batch.first > self.tree.size() {
                 let (from, to) = (self.tree.size(), batch.first);
                 let detail = format!("entries {from} to {} are neither in tiles nor here", to - 1);
                 self.report.find(What::Missing, Some(from), "wal", detail);
-                return Ok(());
+                return;
             }
             for (number, entry) in (batch.first..).zip(&batch.entries) {
                 if number >= self.tree.size() {
                     self.report.waiting += 1;
                     self.report.bytes += entry.len() as u64;
-                    self.push(leaf_hash(entry))?;
+                    self.push(leaf_hash(entry));
                 }
             }
         }
@@ -422,12 +446,13 @@ impl Check<'_> {
             let what = if contents.damaged { What::Changed } else { What::Torn };
             self.report.find(what, contents.damaged.then(|| self.tree.size()), "wal", detail);
         }
-        Ok(())
     }
 
     /// Files of earlier sizes, the key's halves, and what does not belong here.
     fn strays(&mut self) -> Result<()> {
-        for Stray { file, detail } in files::strays(self.store, self.report.signed)? {
+        for Stray { file, detail } in
+            files::strays(self.store, self.report.attested.then_some(self.report.signed))?
+        {
             self.report.find(What::Damaged, None, file, detail);
         }
         Ok(())

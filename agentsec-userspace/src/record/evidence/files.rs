@@ -2,7 +2,7 @@
 //! belong there.
 
 use super::key;
-use super::tiles::{Kind, TILE_WIDTH, Tile, TileStore};
+use super::tiles::{Kind, TILE_WIDTH, Tile, TileStore, read_file};
 use anyhow::{Context, Result};
 use std::fs;
 use std::io;
@@ -62,10 +62,13 @@ pub fn bundles_on_disk(store: &TileStore) -> io::Result<Vec<(u64, u64)>> {
     Ok(found)
 }
 
-/// Files that are not what they should be. The tiles of a tree of `size` were compared before.
-pub(super) fn strays(store: &TileStore, size: u64) -> Result<Vec<Stray>> {
+/// Files that are not what they should be, in the order of their names. The tiles of a tree of `size` were compared before; without
+/// one nothing says what they should be.
+pub(super) fn strays(store: &TileStore, size: Option<u64>) -> Result<Vec<Stray>> {
     let mut strays = Vec::new();
-    walk(store, Path::new("tile"), size, &mut strays)?;
+    if let Some(size) = size {
+        walk(store, Path::new("tile"), size, &mut strays)?;
+    }
     let public = key::read_public(store.root());
     match (&public, key::read(store.root())) {
         (Err(error), _) => strays.push(stray(key::PUBLIC_NAME, format!("{error:#}"))),
@@ -95,12 +98,14 @@ fn walk(store: &TileStore, directory: &Path, size: u64, strays: &mut Vec<Stray>)
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         Err(error) => return Err(error).with_context(|| format!("reading {}", path.display())),
     };
+    let mut listed = listed.collect::<io::Result<Vec<_>>>()?;
+    listed.sort_by_key(fs::DirEntry::file_name);
     for entry in listed {
-        let entry = entry?;
         let below = directory.join(entry.file_name());
         if entry.file_type()?.is_dir() {
             walk(store, &below, size, strays)?;
-        } else if let Some(wrong) = judge(store, &below, size)? {
+        } else if let Some(wrong) = judge(store, &below, size).unwrap_or_else(|error| Some(error.to_string()))
+        {
             strays.push(Stray { file: below.display().to_string(), detail: wrong });
         }
     }
@@ -108,7 +113,7 @@ fn walk(store: &TileStore, directory: &Path, size: u64, strays: &mut Vec<Stray>)
 }
 
 /// What is wrong with a file below `tile`.
-fn judge(store: &TileStore, path: &Path, size: u64) -> Result<Option<String>> {
+fn judge(store: &TileStore, path: &Path, size: u64) -> io::Result<Option<String>> {
     let Some(tile) = path.to_str().and_then(parse) else { return Ok(Some("it is not a tile".into())) };
     let level = match tile.kind {
         Kind::Hashes(level) => u32::from(level),
@@ -126,7 +131,7 @@ fn judge(store: &TileStore, path: &Path, size: u64) -> Result<Option<String>> {
     // An earlier end of a tile is the beginning of what it is now.
     let now = there - tile.index * TILE_WIDTH;
     let whole = store.read(Tile { width: now.min(TILE_WIDTH), ..tile })?;
-    let old = fs::read(store.root().join(path)).with_context(|| format!("reading {}", path.display()))?;
+    let old = read_file(&store.root().join(path), tile.most_bytes())?;
     let count = match tile.kind {
         Kind::Hashes(_) => Some(old.len() as u64 / 32).filter(|_| old.len() % 32 == 0),
         Kind::Entries => super::tiles::entries_in(&old).map(|entries| entries.len() as u64),

@@ -5,7 +5,7 @@
 
 use super::log::WAL_NAME;
 use super::note::Checkpoint;
-use super::tiles::{Kind, TILE_WIDTH, TileStore, readable_entries, tile_at};
+use super::tiles::{Kind, TILE_WIDTH, TileStore, read_file, readable_entries, tile_at};
 use super::wal::{self, Batch};
 use crate::record::entries::{Entry, EventSource};
 use std::collections::VecDeque;
@@ -102,7 +102,7 @@ impl EvidenceSource {
 /// The write-ahead file of the log in `directory`, of which `covered` entries are in tiles; an empty one if there is
 /// none.
 pub(super) fn read_wal(directory: &Path, covered: u64) -> io::Result<wal::Contents> {
-    match fs::read(directory.join(WAL_NAME)) {
+    match read_file(&directory.join(WAL_NAME), u64::MAX) {
         Ok(bytes) => Ok(wal::read(&bytes, covered)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(wal::Contents::default()),
         Err(error) => Err(error),

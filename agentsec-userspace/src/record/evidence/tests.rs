@@ -272,6 +272,84 @@ fn a_file_of_what_was_removed_that_says_nothing_is_a_finding() {
 }
 
 #[test]
+fn without_a_signed_checkpoint_no_entry_is_called_attested_and_nothing_else_drowns_that() {
+    let log = made(600, 0);
+    assert!(verdict(log.path(), &[]).attested);
+    let checkpoint = log.path().join("checkpoint");
+    let signed = fs::read_to_string(&checkpoint).unwrap();
+    // Four letters of the signature, before its padding.
+    let at = signed.len() - 10;
+    let forged = format!(
+        "{}{}{}",
+        &signed[..at],
+        if &signed[at..at + 4] == "AAAA" { "BBBB" } else { "AAAA" },
+        &signed[at + 4..]
+    );
+    for (text, claimed) in [("", 0), (forged.as_str(), 600)] {
+        fs::write(&checkpoint, text).unwrap();
+        let report = verdict(log.path(), &[]);
+        assert_eq!((report.attested, report.signed), (false, claimed));
+        assert_eq!(found(&report), [(What::Damaged, None)], "{:?}", report.findings);
+    }
+    fs::remove_file(&checkpoint).unwrap();
+    let report = verdict(log.path(), &[&signed]);
+    assert!(!report.attested);
+    assert_eq!(found(&report), [(What::Missing, None), (What::RolledBack, Some(0))]);
+}
+
+#[test]
+fn the_first_bad_entry_is_named_however_much_else_is_wrong() {
+    let log = made(110 * 256, 0);
+    for tile in 0..105 {
+        let path = log.path().join(format!("tile/0/{tile:03}"));
+        let mut bytes = fs::read(&path).unwrap();
+        bytes[40] ^= 1;
+        fs::write(path, bytes).unwrap();
+    }
+    let bundle = log.path().join("tile/entries/107");
+    let mut bytes = fs::read(&bundle).unwrap();
+    bytes[4] ^= 1;
+    fs::write(bundle, bytes).unwrap();
+    let report = verdict(log.path(), &[]);
+    assert_eq!((report.first_bad(), report.findings.len(), report.more), (Some(107 * 256), 101, 5));
+}
+
+#[test]
+fn what_is_no_file_or_has_more_behind_it_is_a_finding_and_waited_for_by_nobody() {
+    let log = made(600, 0);
+    let saved = scratch();
+    copy(log.path(), saved.path());
+    let bundle = log.path().join("tile/entries/001");
+    let replace = |path: &Path, with: &dyn Fn(&Path)| {
+        fs::remove_file(path).unwrap();
+        with(path);
+        let report = verdict(log.path(), &[]);
+        if path.is_dir() {
+            fs::remove_dir(path).unwrap()
+        } else {
+            fs::remove_file(path).unwrap()
+        }
+        copy(saved.path(), log.path());
+        found(&report)
+    };
+    let pipe = |path: &Path| nix::unistd::mkfifo(path, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    let sparse = |path: &Path| fs::File::create(path).unwrap().set_len(1 << 40).unwrap();
+    assert_eq!(replace(&bundle, &pipe), [(What::Damaged, Some(256))]);
+    assert_eq!(replace(&bundle, &|path| fs::create_dir(path).unwrap()), [(What::Damaged, Some(256))]);
+    assert_eq!(replace(&bundle, &sparse), [(What::Changed, Some(256))]);
+    for name in ["tile/0/001", "checkpoint", "wal"] {
+        assert_eq!(replace(&log.path().join(name), &pipe), [(What::Damaged, None)], "{name}");
+    }
+    let longer = |entry: &[u8]| {
+        let mut bytes = fs::read(saved.path().join("tile/entries/001")).unwrap();
+        tiles::push_entry(&mut bytes, entry);
+        bytes
+    };
+    assert_eq!(replace(&bundle, &|path| fs::write(path, longer(b"{}")).unwrap()), [(What::Damaged, None)]);
+    assert!(verdict(log.path(), &[]).is_clean());
+}
+
+#[test]
 fn entries_and_hashes_changed_together_contradict_the_signature() {
     let directory = made(600, 0);
     let path = directory.path();

@@ -5,7 +5,7 @@ use super::merkle::{Hash, Nodes, root_of};
 use crate::whole_file::{self, sync_directory};
 use std::collections::BTreeSet;
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
@@ -13,6 +13,8 @@ use std::path::{Path, PathBuf};
 pub const TILE_WIDTH: u64 = 256;
 /// The longest entry that a bundle can hold.
 pub const ENTRY_BYTES: usize = u16::MAX as usize;
+/// More than a checkpoint can have.
+const CHECKPOINT_BYTES: u64 = 1 << 20;
 
 /// Which kind of tile.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -51,6 +53,14 @@ impl Tile {
         match self.width {
             TILE_WIDTH => format!("tile/{level}/{number}"),
             width => format!("tile/{level}/{number}.p/{width}"),
+        }
+    }
+
+    /// More bytes than it can have.
+    pub(super) const fn most_bytes(self) -> u64 {
+        match self.kind {
+            Kind::Hashes(_) => TILE_WIDTH * 32 + 1,
+            Kind::Entries => TILE_WIDTH * (ENTRY_BYTES as u64 + 2) + 1,
         }
     }
 
@@ -140,14 +150,20 @@ impl TileStore {
     ///
     /// When it is there and cannot be read.
     pub fn read(&self, tile: Tile) -> io::Result<Option<Vec<u8>>> {
-        for path in [tile.path(), tile.full().path()] {
-            match fs::read(self.root.join(&path)) {
-                Ok(bytes) => return Ok(Some(cut(tile, bytes))),
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                Err(error) => return Err(named(&path, &error)),
-            }
+        if let Some(own) = self.read_at(tile)? {
+            return Ok(Some(own));
         }
-        Ok(None)
+        Ok(self.read_at(tile.full())?.map(|wider| cut(tile, wider)))
+    }
+
+    /// The bytes of the file of exactly this width, as they are there.
+    fn read_at(&self, tile: Tile) -> io::Result<Option<Vec<u8>>> {
+        let path = tile.path();
+        match read_file(&self.root.join(&path), tile.most_bytes()) {
+            Ok(bytes) => Ok(Some(bytes)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(named(&path, &error)),
+        }
     }
 
     /// Writes tiles; they are on the disk afterwards. One that becomes full takes the place of its narrower ones.
@@ -213,7 +229,7 @@ impl TileStore {
     ///
     /// When it cannot be read.
     pub fn checkpoint(&self) -> io::Result<Option<String>> {
-        match fs::read(self.root.join("checkpoint")) {
+        match read_file(&self.root.join("checkpoint"), CHECKPOINT_BYTES) {
             Ok(bytes) => Ok(Some(String::from_utf8_lossy(&bytes).into_owned())),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(error),
@@ -232,6 +248,22 @@ fn cut(tile: Tile, mut bytes: Vec<u8>) -> Vec<u8> {
     };
     bytes.truncate(length);
     bytes
+}
+
+/// What a file holds, at most so many bytes of it. A pipe in its place is not waited for.
+///
+/// # Errors
+///
+/// When it cannot be read, or is no file.
+pub(super) fn read_file(path: &Path, most: u64) -> io::Result<Vec<u8>> {
+    let file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path)?;
+    let about = file.metadata()?;
+    if !about.is_file() {
+        return Err(io::Error::new(io::ErrorKind::InvalidData, "it is not a file"));
+    }
+    let mut bytes = Vec::with_capacity(usize::try_from(about.len().min(most)).unwrap_or_default());
+    file.take(most).read_to_end(&mut bytes)?;
+    Ok(bytes)
 }
 
 /// A file that only its owner reads.
