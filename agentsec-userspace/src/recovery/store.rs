@@ -365,6 +365,22 @@ impl Store {
         catalogue.find(&record.id).cloned()
     }
 
+    /// Notes that what was taken since an incident began may be the attacker's: an earlier state, `restored`, has been put
+    /// in its place. No later incident takes it for clean.
+    ///
+    /// # Errors
+    ///
+    /// When the catalogue cannot be read or written.
+    pub fn suspect(&self, incident: &str, since: &Moment, restored: &str) -> Result<(), Failure> {
+        let mut catalogue = self.catalogue()?;
+        for record in &mut catalogue.records {
+            if record.id != restored && !record.finished.is_before(since) {
+                record.suspect.get_or_insert_with(|| incident.to_owned());
+            }
+        }
+        catalogue.save()
+    }
+
     /// Compares the catalogue with the repository; snapshots that we never made.
     ///
     /// # Errors
