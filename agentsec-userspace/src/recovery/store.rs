@@ -150,10 +150,37 @@ impl Store {
             return Err(Failure::new(Kind::Key, message));
         }
         key::ensure(&self.restic.key_file)?;
+        if let Some(why) = self.is_gone()? {
+            return Err(Failure::new(Kind::NoRepository, why));
+        }
         if self.restic.is_local() {
             durable::private_directory(Path::new(&self.restic.repository))?;
         }
-        self.restic.ensure(cancel)
+        if self.has_snapshots()? { Ok(()) } else { self.restic.ensure(cancel) }
+    }
+
+    /// What to do if its repository is a directory of this machine that ought to be there, and is not: a disk that is not
+    /// mounted, most likely. A new one in its place would have all snapshots taken for lost.
+    ///
+    /// # Errors
+    ///
+    /// When the catalogue is spoilt.
+    pub fn is_gone(&self) -> Result<Option<String>, Failure> {
+        let is_there = !self.restic.is_local() || Path::new(&self.restic.repository).join("config").is_file();
+        let message = || {
+            format!(
+                "there is no repository in {}, where snapshots are: mount its disk, or put it back; to begin anew, move \
+                 {} away",
+                self.restic.shown(),
+                self.file("catalogue.json").display()
+            )
+        };
+        Ok((!is_there && self.has_snapshots()?).then(message))
+    }
+
+    /// Whether its repository has snapshots, as far as we know: then it is never made anew.
+    fn has_snapshots(&self) -> Result<bool, Failure> {
+        Ok(self.catalogue()?.records.iter().any(|record| !record.missing))
     }
 
     /// Whether any agent has a catalogue: then there has been a key.
