@@ -19,7 +19,7 @@ use super::key;
 use super::memory::Memory;
 use super::moment::Moment;
 use super::restic::{self, Progress, Restic, Stored};
-use super::staging;
+use super::staging::{self, Target};
 
 /// Names of the directory and the file that hold state which is no directory itself.
 const STREAM_DIRECTORY: &str = "state";
@@ -245,15 +245,14 @@ impl Store {
     fn source(&self, cancel: &Cancel) -> Result<(PathBuf, OsString), Failure> {
         let directory = match &self.spec.source {
             StateSource::Directory(directory) => {
-                let is_directory = fs::symlink_metadata(directory)
-                    .map_err(|error| Failure::new(Kind::Source, format!("{}: {error}", directory.display())))?
-                    .is_dir();
-                if !is_directory {
-                    let message = format!("{} is no directory, or is a link to one", directory.display());
-                    return Err(Failure::new(Kind::Source, message));
+                let unfit = |why: String| Failure::new(Kind::Source, why);
+                // What could not change places with what is restored is known before it is needed.
+                let target = Target::of(directory).map_err(|failure| unfit(failure.message))?;
+                if !target.exists()? {
+                    return Err(unfit(format!("{} is not there", directory.display())));
                 }
-                self.check_apart(directory)?;
-                directory.clone()
+                self.check_apart(&target.path())?;
+                target.path()
             }
             StateSource::Command(words) => self.spool(words, cancel)?,
             StateSource::Handed => {
