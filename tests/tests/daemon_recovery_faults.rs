@@ -231,3 +231,21 @@ fn agents_of_one_group_that_trip_together_all_come_back() -> Result<()> {
     }
     Ok(())
 }
+
+#[test]
+fn what_an_incident_has_left_is_no_state_to_come_back_to_from_the_next() -> Result<()> {
+    let quiet = Quiet::new(1, "", "", |config| config.set("breaker.probe", "1s"))?;
+    let daemon = &quiet.scene.daemon;
+    let clean = json(daemon, &["snapshot", "create", NAMES[0]])?["id"].clone();
+    quiet.poison(1)?;
+    let poisoned = json(daemon, &["snapshot", "create", NAMES[0]])?["id"].clone();
+    assert_eq!(json(daemon, &["recover", NAMES[0]])?["probe_ended"], "CLOSED");
+    let list = json(daemon, &["snapshot", "list", NAMES[0]])?;
+    let suspect = |index: usize| list["snapshots"][index]["suspect"].is_string();
+    assert_eq!((&list["snapshots"][0]["snapshot_id"], suspect(0), suspect(1)), (&poisoned, true, false));
+    // Before there is another snapshot.
+    quiet.poison(1)?;
+    let plan = json(daemon, &["recover", NAMES[0], "--dry-run"])?;
+    assert_eq!(plan["plan"]["steps"][0]["snapshot"], clean, "{plan}");
+    Ok(())
+}

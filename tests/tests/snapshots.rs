@@ -2,6 +2,8 @@
 
 #[path = "snapshots/children.rs"]
 mod children;
+#[path = "snapshots/ground.rs"]
+mod ground;
 #[path = "snapshots/hostile.rs"]
 mod hostile;
 #[path = "snapshots/remote.rs"]

@@ -36,7 +36,10 @@ impl Daemon {
         match loaded {
             Ok((config, rows)) => {
                 self.alerts.retain(|alert| !alert.starts_with("configuration:"));
-                Ok(self.put_into_force(config, rows, by))
+                let reply = self.put_into_force(config, rows, by);
+                // Whoever hears that it is in force may ask for a snapshot at once.
+                self.publish_recovery(clock::now());
+                Ok(reply)
             }
             Err(problems) => {
                 let now = clock::now();

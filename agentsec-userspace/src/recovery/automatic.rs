@@ -35,15 +35,15 @@ pub(super) fn run(service: &Service) {
         lock(&service.shared().turns).retain(|agent, _| world.agents.contains_key(agent));
         for (agent, now) in &world.agents {
             let memory = memories.entry(agent.clone()).or_default();
-            bring_back(service, agent, now, memory);
+            bring_back(service, &world, agent, now, memory);
             take_turn(service, &world, agent, now, memory);
         }
         thread::sleep(LOOK);
     }
 }
 
-fn bring_back(service: &Service, agent: &str, now: &AgentNow, memory: &mut Memory) {
-    let wanted = now.recovery.automatic && now.state == State::Open && !now.hold;
+fn bring_back(service: &Service, world: &World, agent: &str, now: &AgentNow, memory: &mut Memory) {
+    let wanted = now.recovery.automatic && now.state == State::Open && !is_held(world, agent);
     let (true, Some(incident)) = (wanted, &now.incident) else { return };
     if memory.recovered.as_ref() == Some(incident) {
         return;
@@ -89,6 +89,12 @@ fn take_turn(service: &Service, world: &World, agent: &str, now: &AgentNow, memo
     memory.job = service.create(agent, "the automatic loop", true).ok().map(|job| job.job);
 }
 
+/// Whether an operator holds anybody in the agent's group: all of them would be let out.
+fn is_held(world: &World, agent: &str) -> bool {
+    let group = super::plan::order(agent, &world.dependencies());
+    group.is_ok_and(|group| group.iter().any(|name| world.agents.get(name).is_some_and(|now| now.hold)))
+}
+
 /// Whether nobody in the agent's group may be compromised: their states go into one point.
 fn may_all(world: &World, agent: &str) -> bool {
     let Ok(group) = super::plan::order(agent, &world.dependencies()) else { return false };
@@ -98,4 +104,33 @@ fn may_all(world: &World, agent: &str) -> bool {
             .get(name)
             .is_some_and(|now| schedule::may(now.state, now.risk_milli, now.recovery.max_risk_milli).is_ok())
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nobody_is_brought_back_by_itself_with_somebody_who_is_held() {
+        let text = "[agents.db]\ninterface = \"v0\"\nrecovery.directory = \"/db\"\n\
+                    [agents.app]\ninterface = \"v1\"\nrecovery.directory = \"/app\"\nrecovery.dependencies = [\"db\"]\n";
+        let source = crate::config::Source { name: "test".into(), text: text.into() };
+        let config = crate::config::parse(&[source]).unwrap();
+        let now = |name: &str, hold| AgentNow {
+            recovery: config.agents[name].recovery.clone().unwrap(),
+            state: State::Open,
+            risk_milli: 0,
+            hold,
+            incident: None,
+            tripped_ns: None,
+            cgroup: None,
+        };
+        for (held, expected) in
+            [(None, [false, false]), (Some("db"), [true, true]), (Some("app"), [false, true])]
+        {
+            let agents = ["db", "app"].map(|name| (name.to_owned(), now(name, held == Some(name))));
+            let world = World { agents: agents.into(), ..World::default() };
+            assert_eq!(["db", "app"].map(|name| is_held(&world, name)), expected, "{held:?}");
+        }
+    }
 }

@@ -42,6 +42,9 @@ pub struct Record {
     pub verified_ns: Option<u64>,
     /// What was wrong when it was last read.
     pub damaged: Option<String>,
+    /// The incident that its agent, or one of its group, was brought back from to an earlier state: this one may be the
+    /// attacker's.
+    pub suspect: Option<String>,
     /// Whether it also lies in the second repository.
     pub copied: bool,
     /// Whether the repository no longer has it.
@@ -77,6 +80,12 @@ impl Record {
     #[must_use]
     pub fn is_verified(&self) -> bool {
         self.verified_ns.is_some() && (self.is_elsewhere() || (self.damaged.is_none() && !self.missing))
+    }
+
+    /// Whether it is verified and nothing speaks against it.
+    #[must_use]
+    pub fn is_good(&self) -> bool {
+        self.is_verified() && self.suspect.is_none()
     }
 }
 

@@ -9,6 +9,8 @@ pub enum Kind {
     NoProgram,
     /// There is no repository where one is configured.
     NoRepository,
+    /// The store does not answer.
+    Unreachable,
     /// The key file is missing, readable by others, or not the repository's.
     Key,
     /// Somebody else holds the repository.

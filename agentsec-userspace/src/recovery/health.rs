@@ -79,6 +79,11 @@ fn repository(store: &Store) -> Repository {
     let mut restic = store.restic.clone();
     restic.deadline = restic.deadline.min(REPOSITORY_PATIENCE);
     let is_there = !restic.is_local() || Path::new(&restic.repository).join("config").exists();
+    // What is copied is known by what was copied; a copy's own repository may still be to be made.
+    let is_copy = store.copy_to.as_ref() == Some(&restic.repository);
+    if !is_copy && let Some(why) = store.is_gone().unwrap_or_else(|failure| Some(failure.message)) {
+        return Repository::Unusable(why);
+    }
     if !is_there {
         return Repository::NotYet;
     }

@@ -16,6 +16,7 @@ pub mod child;
 pub mod durable;
 pub mod error;
 pub mod freeze;
+mod ground;
 pub mod health;
 pub mod jobs;
 pub mod key;

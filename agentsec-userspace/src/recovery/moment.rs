@@ -39,6 +39,12 @@ impl Moment {
         }
     }
 
+    /// The earlier one of the two.
+    #[must_use]
+    pub fn or_earlier(self, other: Self) -> Self {
+        if other.is_before(&self) { other } else { self }
+    }
+
     /// The moment `ns` earlier.
     #[must_use]
     pub fn earlier(&self, ns: u64) -> Self {

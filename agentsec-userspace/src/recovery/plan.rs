@@ -205,6 +205,12 @@ fn fits(known: &Known, name: &str, record: &Record) -> Result<(), String> {
     if !record.is_verified() {
         return Err(format!("{} of `{name}` is not verified", short(&record.id)));
     }
+    if let Some(incident) = &record.suspect {
+        let id = short(&record.id);
+        return Err(format!(
+            "{id} of `{name}` is from incident {incident}, which was answered with an earlier one"
+        ));
+    }
     if let Some(Attested::No(why)) = known.attested.get(&record.id) {
         return Err(format!("{} of `{name}` may not be ours: {why}", short(&record.id)));
     }

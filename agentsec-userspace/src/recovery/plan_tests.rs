@@ -50,6 +50,17 @@ fn the_newest_point_from_before_anything_suspicious_is_taken() {
 }
 
 #[test]
+fn what_is_from_an_earlier_incident_is_taken_only_if_it_is_named() {
+    let mut known = pair();
+    known.records.get_mut("db").unwrap()[2].suspect = Some("i".into());
+    let found = plan(&known, "app", None).unwrap();
+    assert_eq!(found.steps[1].snapshot, "a2");
+    assert!(found.passed_over[0].contains("d3 of `db` is from incident i"), "{found:?}");
+    let named = plan(&known, "app", Some("a3")).unwrap();
+    assert!(named.warnings[0].contains("incident i"), "{named:?}");
+}
+
+#[test]
 fn what_its_repository_has_lost_will_do_if_it_is_elsewhere() {
     for elsewhere in
         [(|record: &mut Record| record.copied = true) as fn(&mut Record), |record| record.in_memory = true]

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::durable;
 use super::error::Failure;
+use super::moment::Moment;
 use super::plan::Plan;
 use super::staging::Target;
 
@@ -69,6 +70,9 @@ pub struct Progress {
     pub automated: bool,
     /// The incident that it answers.
     pub incident: Option<String>,
+    /// When the first of the group became suspicious.
+    #[serde(default)]
+    pub since: Option<Moment>,
     /// How it ended, when that is all that is left to be told.
     #[serde(default)]
     pub ended: Option<End>,

@@ -54,10 +54,11 @@ fn own<'a>(shelf: &Shelf<'a>) -> BTreeSet<&'a str> {
     let mut kept: BTreeSet<&str> =
         newest_first().take(keep.last as usize).map(|record| record.id.as_str()).collect();
     kept.extend(newest_first().find(|record| record.is_verified()).map(|record| record.id.as_str()));
+    kept.extend(newest_first().find(|record| record.is_good()).map(|record| record.id.as_str()));
     for (spans, span_ns) in [(keep.hourly, HOUR_NS), (keep.daily, 24 * HOUR_NS)] {
         let mut seen = BTreeSet::new();
-        // Of each hour or day its newest verified one: another could not be used.
-        for record in newest_first().filter(|record| record.is_verified()) {
+        // Of each hour or day its newest good one: another could not be used.
+        for record in newest_first().filter(|record| record.is_good()) {
             if seen.len() == spans as usize {
                 break;
             }
@@ -106,6 +107,19 @@ mod tests {
         assert!(!gone(&records, keep).contains(&"3".to_owned()));
         records[3].damaged = Some("since then".into());
         assert!(gone(&records, keep).contains(&"3".to_owned()));
+    }
+
+    #[test]
+    fn the_last_good_one_stays_beside_what_an_incident_has_left() {
+        let mut records: Vec<Record> = (0..6).map(|n| record(format!("{n}"), n, true)).collect();
+        for record in &mut records[3..] {
+            record.suspect = Some("i".into());
+        }
+        let kept = |hourly| {
+            let gone = gone(&records, Keep { last: 1, hourly, daily: 0 });
+            (0..6).filter(|n| !gone.contains(&n.to_string())).collect::<Vec<_>>()
+        };
+        assert_eq!((kept(0), kept(1)), (vec![2, 5], vec![2, 5]));
     }
 
     #[test]

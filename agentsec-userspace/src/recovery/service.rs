@@ -167,10 +167,12 @@ impl Service {
     ) -> Result<Job, Failure> {
         let plan = self.plan(agent, wanted)?;
         let incident = self.world().agent(agent)?.incident.clone();
-        let group = plan.steps.iter().map(|step| step.agent.clone()).collect();
+        let group: Vec<String> = plan.steps.iter().map(|step| step.agent.clone()).collect();
+        let since = group.iter().filter_map(|name| self.suspicious_since(name)).reduce(Moment::or_earlier);
         let progress = Progress {
             agent: agent.to_owned(),
             plan,
+            since,
             by: by.to_owned(),
             automated,
             incident,

@@ -8,7 +8,7 @@ use std::fs::{self, File};
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Component, Path, PathBuf};
 
 use nix::errno::Errno;
@@ -18,6 +18,7 @@ use serde::{Deserialize, Serialize};
 
 use super::durable;
 use super::error::{Failure, Kind};
+use super::ground;
 
 /// Name of the directory below the state directory where restored state waits.
 pub const HOME: &str = "staging";
@@ -49,11 +50,16 @@ impl Target {
         let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
             return Err(bad("cannot be replaced"));
         };
-        let parent =
-            fs::canonicalize(parent).map_err(|error| bad(&format!("has no parent directory: {error}")))?;
-        let target = Self { parent, name: name.into() };
+        if !parent.is_dir() {
+            return Err(bad("has no parent directory"));
+        }
+        let target = Self { parent: ground::resolve(parent)?, name: name.into() };
         target.state(&target.open()?)?;
-        Ok(target)
+        // It would change places together with the old directory, and be removed with that.
+        match ground::mounted_below(&target.path())? {
+            Some(mount) => Err(bad(&format!("has something mounted in it, at {}", mount.display()))),
+            None => Ok(target),
+        }
     }
 
     /// Its path.
@@ -107,22 +113,20 @@ impl Target {
     }
 }
 
-/// Where a private directory on the file system of `target` will be: below `home` if that is on it, else beside the
-/// target, provided that nobody but root can change what is above it.
+/// Where a private directory on the file system of `target` will be: below `home` if that is on it, and seen through the
+/// same mount, else beside the target, provided that nobody but root can change what is above it.
 ///
 /// # Errors
 ///
 /// When there is no safe place.
 pub fn place(home: &Path, target: &Target, name: &str) -> Result<PathBuf, Failure> {
     durable::private_directory(home)?;
-    let device =
-        |path: &Path| fs::metadata(path).map(|about| about.dev()).map_err(Failure::io(path.display()));
-    if device(home)? == device(&target.parent)? {
+    if ground::are_one(home, &target.parent)? {
         Ok(home.join(name))
     } else {
-        if let Some(unsafe_part) = changeable(&target.parent)? {
+        if let Some(unsafe_part) = ground::changeable(&target.parent)? {
             let message = format!(
-                "{} is on another file system than {}, and what is restored cannot wait beside it: somebody else \
+                "{} is on another file system or mount than {}, and what is restored cannot wait beside it: somebody else \
                  than root can change {}. Put the daemon's state directory on the agent's file system, or give the \
                  agent's directory a parent that only root can change",
                 target.path().display(),
@@ -148,20 +152,6 @@ pub fn prepare(home: &Path, target: &Target, name: &str) -> Result<PathBuf, Fail
     clear(&place)?;
     fs::DirBuilder::new().mode(0o700).create(&place).map_err(Failure::io(place.display()))?;
     Ok(place)
-}
-
-/// The first directory from the root down to `path` that somebody else than root can change.
-fn changeable(path: &Path) -> Result<Option<PathBuf>, Failure> {
-    let root = nix::unistd::geteuid().as_raw();
-    let mut above: Vec<&Path> = path.ancestors().collect();
-    above.reverse();
-    for part in above {
-        let about = fs::symlink_metadata(part).map_err(Failure::io(part.display()))?;
-        if (about.uid() != 0 && about.uid() != root) || about.mode() & 0o022 != 0 {
-            return Ok(Some(part.to_owned()));
-        }
-    }
-    Ok(None)
 }
 
 /// Removes a staging directory and all in it.
@@ -286,11 +276,11 @@ mod tests {
         symlink(path("there"), path("through")).unwrap();
         assert!(Target::of(&path("there")).unwrap().exists().unwrap());
         assert!(!Target::of(&path("absent")).unwrap().exists().unwrap());
-        assert_eq!(Target::of(&path("through/new")).unwrap().parent, path("there").canonicalize().unwrap());
         for (bad, why) in [
             (path("link"), "symbolic link"),
             (path("file"), "no directory"),
             (path("there/../file"), "`..`"),
+            (path("through/new"), "goes through the link"),
             (path("absent/below"), "no parent"),
             ("relative".into(), "absolute"),
             ("/".into(), "cannot be replaced"),
@@ -367,17 +357,6 @@ mod tests {
         assert!(stay.iter().all(|name| staging.join(name).exists()), "what somebody uses or keeps");
         clear_abandoned(home.path()).unwrap();
         assert!(elsewhere.exists(), "beside a target, only what bears our name");
-    }
-
-    #[test]
-    fn a_place_that_others_can_change_is_none_to_wait_in() {
-        let open = home();
-        let inside = open.path().join("inside");
-        fs::create_dir(&inside).unwrap();
-        use std::os::unix::fs::PermissionsExt;
-        fs::set_permissions(open.path(), fs::Permissions::from_mode(0o777)).unwrap();
-        assert!(changeable(&inside).unwrap().is_some());
-        assert_eq!(changeable(Path::new("/")).unwrap(), None);
     }
 
     #[test]

@@ -20,7 +20,7 @@ use super::key;
 use super::memory::Memory;
 use super::moment::Moment;
 use super::restic::{self, Progress, Restic, Stored};
-use super::staging;
+use super::staging::{self, Target};
 
 /// Names of the directory and the file that hold state which is no directory itself.
 const STREAM_DIRECTORY: &str = "state";
@@ -151,10 +151,37 @@ impl Store {
             return Err(Failure::new(Kind::Key, message));
         }
         key::ensure(&self.restic.key_file)?;
+        if let Some(why) = self.is_gone()? {
+            return Err(Failure::new(Kind::NoRepository, why));
+        }
         if self.restic.is_local() {
             durable::private_directory(Path::new(&self.restic.repository))?;
         }
-        self.restic.ensure(cancel)
+        if self.has_snapshots()? { Ok(()) } else { self.restic.ensure(cancel) }
+    }
+
+    /// What to do if its repository is a directory of this machine that ought to be there, and is not: a disk that is not
+    /// mounted, most likely. A new one in its place would have all snapshots taken for lost.
+    ///
+    /// # Errors
+    ///
+    /// When the catalogue is spoilt.
+    pub fn is_gone(&self) -> Result<Option<String>, Failure> {
+        let is_there = !self.restic.is_local() || Path::new(&self.restic.repository).join("config").is_file();
+        let message = || {
+            format!(
+                "there is no repository in {}, where snapshots are: mount its disk, or put it back; to begin anew, move \
+                 {} away",
+                self.restic.shown(),
+                self.file("catalogue.json").display()
+            )
+        };
+        Ok((!is_there && self.has_snapshots()?).then(message))
+    }
+
+    /// Whether its repository has snapshots, as far as we know: then it is never made anew.
+    fn has_snapshots(&self) -> Result<bool, Failure> {
+        Ok(self.catalogue()?.records.iter().any(|record| !record.missing))
     }
 
     /// Whether any agent has a catalogue: then there has been a key.
@@ -219,15 +246,14 @@ impl Store {
     fn source(&self, cancel: &Cancel) -> Result<(PathBuf, OsString), Failure> {
         let directory = match &self.spec.source {
             StateSource::Directory(directory) => {
-                let is_directory = fs::symlink_metadata(directory)
-                    .map_err(|error| Failure::new(Kind::Source, format!("{}: {error}", directory.display())))?
-                    .is_dir();
-                if !is_directory {
-                    let message = format!("{} is no directory, or is a link to one", directory.display());
-                    return Err(Failure::new(Kind::Source, message));
+                let unfit = |why: String| Failure::new(Kind::Source, why);
+                // What could not change places with what is restored is known before it is needed.
+                let target = Target::of(directory).map_err(|failure| unfit(failure.message))?;
+                if !target.exists()? {
+                    return Err(unfit(format!("{} is not there", directory.display())));
                 }
-                self.check_apart(directory)?;
-                directory.clone()
+                self.check_apart(&target.path())?;
+                target.path()
             }
             StateSource::Command(words) => self.spool(words, cancel)?,
             StateSource::Handed => {
@@ -357,6 +383,22 @@ impl Store {
         catalogue.save()?;
         result?;
         catalogue.find(&record.id).cloned()
+    }
+
+    /// Notes that what was taken since an incident began may be the attacker's: an earlier state, `restored`, has been put
+    /// in its place. No later incident takes it for clean.
+    ///
+    /// # Errors
+    ///
+    /// When the catalogue cannot be read or written.
+    pub fn suspect(&self, incident: &str, since: &Moment, restored: &str) -> Result<(), Failure> {
+        let mut catalogue = self.catalogue()?;
+        for record in &mut catalogue.records {
+            if record.id != restored && !record.finished.is_before(since) {
+                record.suspect.get_or_insert_with(|| incident.to_owned());
+            }
+        }
+        catalogue.save()
     }
 
     /// Compares the catalogue with the repository; snapshots that we never made.

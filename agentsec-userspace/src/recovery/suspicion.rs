@@ -62,7 +62,7 @@ pub fn first(
     let of_incident = EventQuery { correlation: Some(incident.to_owned()), ..EventQuery::default() };
     each(of_incident, &mut |moment| {
         begin = Some(match begin.take() {
-            Some(before) => earliest(before, moment),
+            Some(before) => before.or_earlier(moment),
             None => moment,
         });
     })?;
@@ -76,10 +76,6 @@ pub fn first(
         }
     })?;
     Ok(begin)
-}
-
-fn earliest(a: Moment, b: Moment) -> Moment {
-    if b.is_before(&a) { b } else { a }
 }
 
 #[cfg(test)]

@@ -412,6 +412,9 @@ fn conclude(
     let snapshots: BTreeMap<&String, &String> =
         progress.plan.steps.iter().map(|step| (&step.agent, &step.snapshot)).collect();
     let world = task.service.world();
+    if result.is_ok() {
+        suspect(task, progress);
+    }
     for (agent, snapshot) in &snapshots {
         let incident = world.agents.get(*agent).and_then(|now| now.incident.clone());
         let data = json!({
@@ -453,6 +456,20 @@ fn conclude(
     result?;
     task.say("restored and started");
     Ok(json!({ "snapshots": snapshots, "warnings": progress.plan.warnings }))
+}
+
+/// What was taken between the incident's beginning and now is no state to come back to.
+fn suspect(task: &Task, progress: &Progress) {
+    let Some(since) = &progress.since else { return };
+    let incident = progress.incident.as_deref().unwrap_or("of its group");
+    let shared = task.service.shared();
+    for step in &progress.plan.steps {
+        let store = task.service.world().store(&step.agent, &shared.paths.state_dir);
+        if let Err(failure) = store.and_then(|store| store.suspect(incident, since, &step.snapshot)) {
+            let data = json!({ "what": "snapshots_not_suspected", "error": failure.message });
+            shared.tell_alert(&step.agent, data);
+        }
+    }
 }
 
 fn tell_snapshot(task: &Task, agent: &str, action: &str, record: &Record, more: Value) {

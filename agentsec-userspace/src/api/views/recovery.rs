@@ -36,6 +36,9 @@ pub struct SnapshotView {
     pub doubt: Option<String>,
     /// Whether it is from before the first suspicious event of the agent's incident; nothing when there is none.
     pub before_incident: Option<bool>,
+    /// The earlier incident that it is from, which was answered with a snapshot from before it.
+    #[serde(default)]
+    pub suspect: Option<String>,
     /// Files.
     pub files: u64,
     /// Their bytes.
@@ -92,6 +95,7 @@ fn view(Offer { record, tiers, attested }: &Offer, since: Option<&Moment>, now_n
         attested,
         doubt,
         before_incident: since.map(|since| record.finished.is_before(since)),
+        suspect: record.suspect.clone(),
         files: record.files,
         bytes: record.bytes,
         added_bytes: record.added,

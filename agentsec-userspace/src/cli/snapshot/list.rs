@@ -84,6 +84,7 @@ fn render(list: &SnapshotList, style: Style) -> String {
             Cell::number(duration(Duration::from_secs(snapshot.age_s))),
             verified(snapshot),
             match snapshot.before_incident {
+                _ if snapshot.suspect.is_some() => Cell::new("after").tone(Tone::Bad),
                 None => Cell::new(""),
                 Some(true) => Cell::new("before").tone(Tone::Good),
                 Some(false) => Cell::new("after").tone(Tone::Bad),
@@ -110,8 +111,9 @@ fn verified(snapshot: &SnapshotView) -> Cell {
 }
 
 fn note(snapshot: &SnapshotView) -> String {
+    let suspect = snapshot.suspect.as_ref().map(|incident| format!("from incident {incident}"));
     let frozen = snapshot.frozen.then(|| "frozen meanwhile".to_owned());
-    [snapshot.problem.clone(), snapshot.doubt.clone(), frozen]
+    [snapshot.problem.clone(), snapshot.doubt.clone(), suspect, frozen]
         .into_iter()
         .flatten()
         .collect::<Vec<_>>()

@@ -87,22 +87,21 @@ fn describe(message: &Value) -> String {
     }
 }
 
-/// What restic complains of.
+/// What restic complains of. What is certain comes first: it may have tried a few times before it gave up, and what it
+/// said of an earlier attempt is in it too.
 pub(super) fn kind_of(said: &str) -> Kind {
     let said = said.to_lowercase();
-    let table: [(&str, Kind); 22] = [
+    let table: [(&str, Kind); 27] = [
         ("403 forbidden", Kind::Denied),
         ("401 unauthorized", Kind::Denied),
         ("access denied", Kind::Denied),
         ("accessdenied", Kind::Denied),
         ("wrong password", Kind::Key),
         ("no key found", Kind::Key),
-        ("already locked", Kind::Locked),
-        ("unable to create lock", Kind::Locked),
         ("no space left", Kind::NoSpace),
         ("disk quota exceeded", Kind::NoSpace),
-        ("unable to open config file", Kind::NoRepository),
-        ("config file does not exist", Kind::NoRepository),
+        ("already locked", Kind::Locked),
+        ("unable to create lock", Kind::Locked),
         ("no matching id", Kind::NoSnapshot),
         ("no snapshot found", Kind::NoSnapshot),
         ("ciphertext verification failed", Kind::Damaged),
@@ -111,10 +110,27 @@ pub(super) fn kind_of(said: &str) -> Kind {
         ("invalid data returned", Kind::Damaged),
         ("not found in index", Kind::Damaged),
         ("not found in repository", Kind::Damaged),
+        // A connection that breaks says EOF as well, which says nothing of what is stored.
+        ("dial tcp", Kind::Unreachable),
+        ("connection re", Kind::Unreachable),
+        ("no such host", Kind::Unreachable),
+        ("i/o timeout", Kind::Unreachable),
+        ("http response (5", Kind::Unreachable),
+        ("unable to open config file", Kind::NoRepository),
+        ("config file does not exist", Kind::NoRepository),
         ("no such file", Kind::Damaged),
         ("eof", Kind::Damaged),
     ];
     table.iter().find(|(sign, _)| said.contains(sign)).map_or(Kind::Other, |(_, kind)| *kind)
+}
+
+/// What restic says without the places in its program that it names when it gives up: nobody can use them.
+pub(super) fn plain(said: &str) -> String {
+    let is_place = |line: &str| {
+        let function = ["github.com/", "main.", "runtime."].iter().any(|root| line.starts_with(root));
+        function || (line.starts_with('\t') && line.contains(".go:"))
+    };
+    said.lines().filter(|line| !is_place(line)).collect::<Vec<_>>().join("\n")
 }
 
 #[cfg(test)]
@@ -126,6 +142,11 @@ mod tests {
         for (said, kind) in [
             ("Fatal: wrong password or no key found", Kind::Key),
             ("Fatal: unable to open config file: stat nope/config: no such file", Kind::NoRepository),
+            ("unable to open config file: Head: dial tcp 127.0.0.1:8: connection refused", Kind::Unreachable),
+            ("Load(<data/1>) returned error: EOF\ndial tcp: connect: no route to host", Kind::Unreachable),
+            ("connection reset by peer\nblob ac: ciphertext verification failed", Kind::Damaged),
+            ("Load(<data/1>) returned error: unexpected EOF", Kind::Damaged),
+            ("write locks/a-tmp: no space left on device\nunable to create lock in backend", Kind::NoSpace),
             ("unable to create lock in backend: repository is already locked by PID 7", Kind::Locked),
             ("decrypting blob ac failed: ciphertext verification failed", Kind::Damaged),
             ("Save(<data/1>) returned error: write: no space left on device", Kind::NoSpace),
@@ -146,5 +167,12 @@ mod tests {
         let refused = "Remove(<snapshot/a8>) returned error, retrying after 1s: blob not removed, server response: 403 Forbidden (403)";
         assert_eq!((hear_remote(refused), kind_of(refused)), (Heard::Vain, Kind::Denied));
         assert_eq!(hear_remote("Load(<data/4f>) returned error, retrying after 1s: EOF"), Heard::Kept);
+    }
+
+    #[test]
+    fn where_in_its_program_restic_was_is_left_out() {
+        let said = "write locks/a: no space left on device\ngithub.com/restic/restic/x.(*Local).Save\n\t\
+                    github.com/restic/restic/x/local.go:170\nmain.main\n\t/build/main.go:98\nunable to create lock";
+        assert_eq!(plain(said), "write locks/a: no space left on device\nunable to create lock");
     }
 }

@@ -315,11 +315,13 @@ impl Restic {
     pub fn copy_to(&self, other: &str, ids: &[String], cancel: &Cancel) -> Result<(), Failure> {
         let there = Self { repository: other.to_owned(), ..self.clone() };
         there.ensure(cancel)?;
-        let key = self.key_file.display().to_string();
-        let mut arguments =
-            vec!["copy", "--quiet", "--from-repo", &self.repository, "--from-password-file", &key];
-        arguments.extend(ids.iter().map(String::as_str));
-        there.run(&arguments, cancel, |_| {}).map(drop)
+        let mut command = there.command();
+        // Not as arguments: a location may have a password in it, and every process sees every other's arguments.
+        command
+            .env("RESTIC_FROM_REPOSITORY", &self.repository)
+            .env("RESTIC_FROM_PASSWORD_FILE", &self.key_file);
+        command.args(["copy", "--quiet"]).args(ids);
+        there.end(command, there.bounds(cancel), |_| {}).map(drop)
     }
 
     /// The repository without what may be a password in its address.

@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 use super::super::child::{self, Bounds, Cancel, ChildError, Ended};
 use super::super::error::{Failure, Kind};
 use super::Restic;
-use super::complaint::{hear_local, hear_remote, kind_of};
+use super::complaint::{hear_local, hear_remote, kind_of, plain};
 
 /// restic collects its garbage when a fifth has been added: half the memory for a few per cent of time.
 const GARBAGE_PERCENT: &str = "20";
@@ -52,7 +52,7 @@ impl Restic {
             // What runs restic says so when there is none.
             Ok(ended) if matches!(ended.status.code(), Some(126 | 127)) => Err(self.cannot_run(&ended.said)),
             Ok(ended) => {
-                let said = if ended.said.is_empty() { ended.status.to_string() } else { ended.said };
+                let said = if ended.said.is_empty() { ended.status.to_string() } else { plain(&ended.said) };
                 Err(Failure::new(kind_of(&said), about(&said)))
             }
             Err(ChildError::Spawn(error)) => Err(self.cannot_run(&error)),
