@@ -12,6 +12,7 @@
 //! * [`scene`]: a lab with a daemon in it.
 //! * [`quiet`]: a daemon whose agents can be brought back.
 //! * [`stores`]: servers that keep snapshots.
+//! * [`wall_clock`]: a wall clock of a daemon's own, which steps.
 //! * [`cgroup::scene`]: a daemon whose agents are processes.
 //! * [`neighbours`]: a daemon whose agents share a link.
 //! * [`foreign`]: programs of somebody else on the same hooks.
@@ -42,3 +43,4 @@ pub mod stores;
 pub mod traffic;
 mod unique;
 pub mod wait;
+pub mod wall_clock;

@@ -1,7 +1,6 @@
 //! The forensic log of a daemon whose disk or clock fails under it. Enforcement does not notice.
 
 use std::fs;
-use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use agentsec_tests::daemon::{Daemon, Launch};
@@ -9,6 +8,7 @@ use agentsec_tests::failing_disk::{BreakingDisk, Hanging, ThinDisk};
 use agentsec_tests::lab::Lab;
 use agentsec_tests::scene::{LONG, NAMES, Scene, config};
 use agentsec_tests::wait;
+use agentsec_tests::wall_clock::WallClock;
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
@@ -159,54 +159,32 @@ fn a_disk_that_hangs_keeps_no_operator_waiting_and_nothing_is_lost() -> Result<(
     Ok(())
 }
 
-/// The library that tells the programs that it is loaded into another time.
-fn faketime() -> Result<PathBuf> {
-    let libraries = fs::read_dir("/usr/lib")?.flatten().map(|entry| entry.path());
-    let mut found =
-        libraries.map(|path| path.join("faketime/libfaketimeMT.so.1")).filter(|path| path.exists());
-    found.next().context("no libfaketime below /usr/lib")
-}
-
-/// Puts the wall clock of the daemon so far ahead, or back.
-fn step(clock: &Path, offset: &str) -> Result<()> {
-    let beside = clock.with_extension("new");
-    fs::write(&beside, format!("{offset}\n"))?;
-    Ok(fs::rename(beside, clock)?)
-}
-
 #[test]
 fn a_wall_clock_that_steps_changes_no_circuit_and_no_order_of_the_log() -> Result<()> {
     let lab = Lab::routed(1)?;
-    let directory = tempfile::tempdir()?;
-    let clock = directory.path().join("clock");
-    step(&clock, "+0")?;
+    let clock = WallClock::new()?;
     let probing = config(1).set("breaker.auto_probe", true);
     let probing = probing.set("breaker.cooldown", "50m").set("breaker.max_cooldown", "50m");
-    let daemon = Launch::new(lab.host(), &probing)
-        .environment("LD_PRELOAD", faketime()?)
-        .environment("FAKETIME_TIMESTAMP_FILE", &clock)
-        .environment("FAKETIME_NO_CACHE", "1")
-        .environment("FAKETIME_DONT_FAKE_MONOTONIC", "1")
-        .start()?;
+    let daemon = clock.of(Launch::new(lab.host(), &probing))?.start()?;
     let mut scene = Scene { daemon, lab };
     let (mut told, mut steps) = (Vec::new(), 0);
     for offset in ["-10d", "+400d", "-30d", "+0"] {
-        step(&clock, offset)?;
+        clock.step(offset)?;
         let reason = format!("at {offset}");
         scene.daemon.cli_ok(&["quarantine", NAMES[0], "--reason", &reason])?;
         steps += 1;
         told.push(reason);
-        step(&clock, "+30d")?;
+        clock.step("+30d")?;
         // Longer than a tick, and in the clock's eyes longer than any cool-down.
         std::thread::sleep(Duration::from_millis(300));
         assert_eq!(scene.agent(0)?["state"], "OPEN", "{offset}");
-        step(&clock, offset)?;
+        clock.step(offset)?;
         scene.daemon.cli_ok(&["release", NAMES[0]])?;
     }
     let text = |event: &Value, key: &str| event[key].as_str().unwrap_or_default().to_owned();
     // Wherever the clock was in between, the steps that are told add up to where it is.
     for (offset, hours) in [("+0", 0), ("+3h", 3), ("+0", 0)] {
-        step(&clock, offset)?;
+        clock.step(offset)?;
         wait::until("the steps are told", LONG, || {
             let events = scene.daemon.events().ok()?;
             let steps = events.iter().filter_map(|event| event["event_data"]["step_ms"].as_i64());

@@ -66,7 +66,7 @@ pub const SLOW: &str = "only with a filter: slow here, and they ask nothing of t
 const NO_RESTIC: &str = "it needs restic, and asks nothing of the kernel that differs between these";
 
 /// Every test program.
-const ROWS: [Row; 40] = [
+const ROWS: [Row; 41] = [
     Row {
         program: "daemon_interfaces",
         plan: Plan::Some(&[
@@ -179,6 +179,7 @@ const ROWS: [Row; 40] = [
         only: None,
     },
     Row { program: "daemon_recovery", plan: Plan::Never(NO_RESTIC), without: &[], only: None },
+    Row { program: "daemon_recovery_clocks", plan: Plan::Never(NO_RESTIC), without: &[], only: None },
     Row { program: "daemon_recovery_places", plan: Plan::Never(NO_RESTIC), without: &[], only: None },
     Row { program: "snapshots", plan: Plan::Never(NO_RESTIC), without: &[], only: None },
     Row {
