@@ -118,6 +118,10 @@ impl Daemon {
                 self.complain_anew(REFUSES, &anyhow::Error::new(error));
             }
             Written::Unpublished(error) => {
+                if self.log.counts().queued == 0 {
+                    // It takes events again.
+                    self.alerts.retain(|alert| !alert.starts_with(REFUSES));
+                }
                 self.complain_anew(UNPUBLISHED, &anyhow::Error::new(error));
             }
             Written::Fine => self.alerts.retain(|alert| !alert.starts_with("events:")),

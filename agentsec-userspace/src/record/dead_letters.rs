@@ -93,14 +93,22 @@ impl DeadLetters {
         &self.path
     }
 
-    /// Appends events; they are on the disk afterwards.
+    /// Appends events as far as there is room, in their order; how many. Those are on the disk afterwards.
     ///
     /// # Errors
     ///
-    /// When it cannot, or there is no room for them; none of them is there then.
-    pub fn append(&mut self, events: &[&Event]) -> Result<(), SinkError> {
-        let text: String = events.iter().map(|event| event.to_line() + "\n").collect();
-        if self.good + text.len() as u64 > self.most_bytes {
+    /// When it cannot, or there is no room for the first; none of them is there then.
+    pub fn append<'a>(&mut self, events: impl IntoIterator<Item = &'a Event>) -> Result<usize, SinkError> {
+        let (mut text, mut count) = (String::new(), 0);
+        for event in events {
+            let line = event.to_line() + "\n";
+            if self.good + (text.len() + line.len()) as u64 > self.most_bytes {
+                break;
+            }
+            text += &line;
+            count += 1;
+        }
+        if count == 0 {
             let message = format!("{}: it may take {} bytes only", self.path.display(), self.most_bytes);
             return Err(SinkError { kind: io::ErrorKind::StorageFull, message });
         }
@@ -111,7 +119,7 @@ impl DeadLetters {
             return Err(error.into());
         }
         self.good += text.len() as u64;
-        Ok(())
+        Ok(count)
     }
 
     /// Gives everything to `take`, so many events at once, and is empty then. Of what an earlier daemon has left, the record of
@@ -227,14 +235,14 @@ mod tests {
         let mut letters = DeadLetters::open(directory.path(), 1 << 20, |_| Ok(Vec::new())).unwrap();
         let draft = Draft::daemon(Time::default(), EventKind::Alert, serde_json::json!({ "what": "x" }));
         let event = sealer().seal(draft);
-        letters.append(&[&event]).unwrap();
+        letters.append([&event]).unwrap();
         // What may only be written fails when it is read.
         letters.file = OpenOptions::new().write(true).open(letters.path()).unwrap();
         for told in [true, false] {
             let tally = letters.deliver(8, |_| panic!("read"), |_| panic!("read")).unwrap();
             assert_eq!((tally, letters.trouble().is_some()), (Tally::default(), told));
         }
-        letters.append(&[&event]).unwrap();
+        letters.append([&event]).unwrap();
         drop(letters);
         let mut letters = DeadLetters::open(directory.path(), 1 << 20, |_| Ok(Vec::new())).unwrap();
         let mut taken = 0;

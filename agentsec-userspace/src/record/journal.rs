@@ -177,15 +177,15 @@ impl<S: EventSink> Journal<S> {
         self.tell(Draft::daemon(now, EventKind::Alert, data));
     }
 
-    /// What waits goes to the second path, if there is one that takes it.
+    /// What waits goes to the second path, if there is one, as far as that takes it.
     fn put_aside(&mut self, outcome: &mut Outcome) {
         let Some(letters) = &mut self.dead_letters else { return };
-        let events: Vec<&Event> = self.queue.iter().map(|(event, _)| event).collect();
-        if events.is_empty() || letters.append(&events).is_err() {
+        if self.queue.is_empty() {
             return;
         }
-        outcome.written += events.len() as u64;
-        outcome.recorded.extend(self.queue.drain(..).filter_map(|(_, trip)| trip));
+        let Ok(count) = letters.append(self.queue.iter().map(|(event, _)| event)) else { return };
+        outcome.written += count as u64;
+        outcome.recorded.extend(self.queue.drain(..count).filter_map(|(_, trip)| trip));
     }
 }
 

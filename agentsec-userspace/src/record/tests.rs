@@ -247,6 +247,20 @@ fn what_finds_no_room_while_the_log_refuses_x() {
 }
 
 #[test]
+fn a_second_path_takes_as_many_as_it_has_room_for() {
+    let directory = tempfile::tempdir().unwrap();
+    let memory = Memory::default();
+    let line = sealer().seal(draft(0)).to_line().len() as u64 + 1;
+    let mut journal =
+        Journal::new(memory.clone(), sealer(), Some(letters(directory.path(), 3 * line, &memory)));
+    let outcome = journal.write(at(0), (0..5).map(draft).collect(), 0);
+    assert_eq!((outcome.written, journal.waiting()), (3, 3), "two, and that the log refuses, wait in memory");
+    memory.make_room(100);
+    assert!(journal.write(at(LATE), vec![], 0).durable);
+    assert_eq!(memory.said(), ["0", "1", "2", "3", "4", "log_refuses", "log_gap"]);
+}
+
+#[test]
 fn a_second_path_that_is_full_leaves_events_in_memory() {
     let directory = tempfile::tempdir().unwrap();
     let memory = Memory::default();
