@@ -150,6 +150,16 @@ pub fn plan(known: &Known, agent: &str, wanted: Option<&str>) -> Result<Plan, No
     Err(NoPlan::NoneFits(passed_over))
 }
 
+/// Who depends on somebody in the plan and is not in it: their states may no longer fit.
+#[must_use]
+pub fn left_out(plan: &Plan, dependencies: &BTreeMap<String, Vec<String>>) -> Vec<String> {
+    let is_in = |name: &String| plan.steps.iter().any(|step| step.agent == *name);
+    let others = dependencies.iter().filter(|(name, _)| !is_in(name));
+    let theirs =
+        others.flat_map(|(name, on)| on.iter().filter(|other| is_in(other)).map(move |on| (name, on)));
+    theirs.map(|(name, on)| format!("`{name}` depends on `{on}` and keeps the state that it has")).collect()
+}
+
 /// A plan with the snapshot that an operator has named: only what cannot be restored is refused.
 fn insist(known: &Known, agent: &str, record: &Record, order: &[String]) -> Result<Plan, NoPlan> {
     let found = members(known, agent, record, order).map_err(NoPlan::Unfit)?;

@@ -50,6 +50,14 @@ fn the_newest_point_from_before_anything_suspicious_is_taken() {
 }
 
 #[test]
+fn whoever_depends_on_somebody_in_a_plan_and_is_not_in_it_is_told() {
+    let known = pair();
+    let told = |agent: &str| left_out(&plan(&known, agent, None).unwrap(), &known.dependencies);
+    assert_eq!(told("db"), ["`app` depends on `db` and keeps the state that it has"]);
+    assert_eq!(told("app"), Vec::<String>::new());
+}
+
+#[test]
 fn what_is_from_an_earlier_incident_is_taken_only_if_it_is_named() {
     let mut known = pair();
     known.records.get_mut("db").unwrap()[2].suspect = Some("i".into());

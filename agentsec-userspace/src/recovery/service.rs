@@ -200,8 +200,12 @@ impl Service {
                 known.suspicious.insert(name.clone(), since);
             }
         }
-        let plan = plan::plan(&known, agent, wanted).map_err(no_plan)?;
+        let mut plan = plan::plan(&known, agent, wanted).map_err(no_plan)?;
+        plan.warnings.extend(plan::left_out(&plan, &known.dependencies));
         for step in &plan.steps {
+            if world.agent(&step.agent)?.hold {
+                plan.warnings.push(format!("`{}` is held by an operator, and will be let out", step.agent));
+            }
             let (state_dir, cgroups) = (&self.shared.paths.state_dir, self.shared.cgroups());
             world.subject(&step.agent, state_dir, cgroups)?.check(&step.agent)?;
         }

@@ -1,6 +1,6 @@
 //! One agent's snapshots: taking them, reading them again, and laying them out for being restored.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions};
 use std::os::unix::fs::OpenOptionsExt;
@@ -211,6 +211,7 @@ impl Store {
         let (parent, name) = self.source(cancel)?;
         let mut tags = vec![format!("agent:{}", self.agent), format!("point:{}", wish.point)];
         tags.extend(wish.depends.iter().map(|(agent, id)| format!("depends:{agent}={id}")));
+        self.note_unfinished(|points| points.insert(wish.point.clone()))?;
         let stored = self.restic.backup(&parent, &name, &tags, cancel, progress);
         let finished = now();
         if self.restic.is_local() && stored.as_ref().is_err_and(|failure| failure.kind == Kind::NoSpace) {
@@ -239,7 +240,43 @@ impl Store {
         };
         catalogue.records.push(record.clone());
         catalogue.save()?;
+        self.note_unfinished(|points| points.remove(&wish.point))?;
         Ok(record)
+    }
+
+    /// Notes the points of which the repository may have a snapshot and the catalogue has none, because the daemon was
+    /// killed between the two.
+    fn note_unfinished<T>(&self, change: impl FnOnce(&mut BTreeSet<String>) -> T) -> Result<T, Failure> {
+        let path = self.file("unfinished.json");
+        let before: BTreeSet<String> = durable::load(&path)?.unwrap_or_default();
+        let mut points = before.clone();
+        let changed = change(&mut points);
+        match points.is_empty() {
+            true => durable::remove(&path)?,
+            false if points != before => durable::save(&path, &points)?,
+            false => {}
+        }
+        Ok(changed)
+    }
+
+    /// Has the repository forget what was stored of snapshots that came to nothing; what else of `strangers` is there.
+    fn forget_unfinished(&self, strangers: Vec<Stored>, cancel: &Cancel) -> Result<Vec<Stored>, Failure> {
+        let points = self.note_unfinished(|points| points.clone())?;
+        let is_ours = |stored: &Stored| {
+            stored
+                .tags
+                .iter()
+                .filter_map(|tag| tag.strip_prefix("point:"))
+                .any(|point| points.contains(point))
+        };
+        let (ours, mut others): (Vec<Stored>, Vec<Stored>) = strangers.into_iter().partition(is_ours);
+        let ids: Vec<String> = ours.iter().map(|stored| stored.id.clone()).collect();
+        if !ids.is_empty() && self.restic.forget(&ids, false, cancel).is_err() {
+            // A store that lets nothing be removed keeps them: they are told as what they are to anybody else.
+            others.extend(ours);
+        }
+        self.note_unfinished(BTreeSet::clear)?;
+        Ok(others)
     }
 
     /// Parent and name of the directory to be stored.
@@ -401,7 +438,8 @@ impl Store {
         catalogue.save()
     }
 
-    /// Compares the catalogue with the repository; snapshots that we never made.
+    /// Compares the catalogue with the repository; snapshots that we never made. What a snapshot that came to nothing has
+    /// left there is forgotten.
     ///
     /// # Errors
     ///
@@ -410,7 +448,7 @@ impl Store {
         let mut catalogue = self.catalogue()?;
         let strangers = catalogue.compare(&self.restic.snapshots(None, cancel)?);
         catalogue.save()?;
-        Ok(strangers)
+        self.forget_unfinished(strangers, cancel)
     }
 
     /// Hands the content of a laid-out stream to the command that puts it back.

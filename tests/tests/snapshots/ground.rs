@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use agentsec::config::recovery::StateSource;
 use agentsec::recovery::health::{self, Repository};
+use agentsec::recovery::store::Wish;
 use agentsec::recovery::{Cancel, Kind};
 use anyhow::{Result, ensure};
 use nix::mount::{MsFlags, mount, umount};
@@ -127,5 +128,32 @@ fn where_a_repository_is_is_told_to_no_other_process() -> Result<()> {
     // A location may have a password in it.
     ensure!(said.contains("copy") && !said.contains(&bench.store.restic.repository), "{said}");
     ensure!(!said.contains(&other), "{said}");
+    Ok(())
+}
+
+#[test]
+fn what_was_stored_and_came_to_nothing_is_forgotten_and_is_no_strangers() -> Result<()> {
+    let mut bench = planted()?;
+    let take = |bench: &Bench, point: &str| {
+        let wish = Wish { point: point.into(), ..Wish::default() };
+        bench.store.create(&wish, &super::now, &Cancel::default(), &mut |_, _| {})
+    };
+    let killed = bench.path("restic");
+    // As if the daemon had been killed when it was stored and not yet in the catalogue.
+    let script = "#!/bin/sh\n/usr/bin/restic \"$@\" || exit\ncase \" $* \" in *' backup '*) exit 9;; esac\n";
+    fs::write(&killed, script)?;
+    fs::set_permissions(&killed, fs::Permissions::from_mode(0o755))?;
+    let real = std::mem::replace(&mut bench.store.restic.program, killed);
+    take(&bench, "one").unwrap_err();
+    bench.store.restic.program = real;
+    let stored = || bench.store.restic.snapshots(None, &Cancel::default());
+    assert_eq!(stored()?.len(), 1);
+    let record = take(&bench, "two")?;
+    assert_eq!(bench.store.compare(&Cancel::default())?, []);
+    assert_eq!(stored()?.into_iter().map(|stored| stored.id).collect::<Vec<_>>(), [record.id]);
+    // What others have put there is theirs, and is told.
+    let foreign = bench.path("state").display().to_string();
+    ensure!(bench.restic(&["backup", "--tag", "point:one", &foreign])?.status.success());
+    assert_eq!(bench.store.compare(&Cancel::default())?.len(), 1);
     Ok(())
 }
