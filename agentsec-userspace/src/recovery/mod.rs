@@ -11,6 +11,7 @@
 //! runs on the daemon's loop.
 
 mod automatic;
+mod bring_back;
 pub mod catalogue;
 pub mod child;
 pub mod durable;

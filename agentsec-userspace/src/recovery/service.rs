@@ -28,7 +28,7 @@ use super::schedule::Turn;
 use super::suspicion;
 use super::testimony::{Attested, Testimony};
 use super::world::{Told, World};
-use super::{automatic, memory, store, tiers, work};
+use super::{automatic, bring_back, memory, store, tiers, work};
 
 /// The most that the daemon's end waits for what is cancelled.
 const ENDING: Duration = Duration::from_secs(2);
@@ -178,7 +178,7 @@ impl Service {
             incident,
             ..Progress::default()
         };
-        self.spawn(agent, Work::Recover, group, move |task| work::recover(task, progress))
+        self.spawn(agent, Work::Recover, group, move |task| bring_back::recover(task, progress))
     }
 
     /// What `recover` would do.
@@ -344,7 +344,7 @@ impl Service {
             let taken = left.and_then(|progress| {
                 let group = progress.plan.steps.iter().map(|step| step.agent.clone()).collect();
                 let agent = progress.agent.clone();
-                self.spawn(&agent, Work::Recover, group, move |task| work::resume(task, progress))
+                self.spawn(&agent, Work::Recover, group, move |task| bring_back::resume(task, progress))
             });
             if let Err(failure) = taken {
                 let data = serde_json::json!({ "what": "recovery_not_taken_up", "error": failure.message });
