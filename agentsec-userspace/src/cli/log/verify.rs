@@ -44,8 +44,10 @@ impl Args {
         drop(progress);
         if report.removed > 0 {
             let log = EvidenceSource::in_state(&context.global.state_dir);
-            let accounted = accounted_for(&log).map_err(|error| failed(error.into()))?;
-            report.findings.extend(unaccounted(&report, accounted));
+            match accounted_for(&log) {
+                Ok(accounted) => report.findings.extend(unaccounted(&report, accounted)),
+                Err(error) => report.findings.push(untold(&error)),
+            }
         }
         let standing = trusted.standing(&report);
         let set_aside = set_aside(&context.global.state_dir);
@@ -84,6 +86,12 @@ fn unaccounted(report: &Report, accounted: u64) -> Option<Finding> {
     let entry = report.first_removed_from(accounted)?;
     let detail = format!("it is gone, and the log's events account for the entries before {accounted} only");
     Some(Finding { what: What::Missing, entry: Some(entry), file: "removed".into(), detail })
+}
+
+/// The events that would account for what is gone cannot be read.
+fn untold(error: &std::io::Error) -> Finding {
+    let detail = format!("whether the log accounts for what is gone cannot be told: {error}");
+    Finding { what: What::Damaged, entry: None, file: "removed".into(), detail }
 }
 
 /// The logs beside this one that could not be continued.

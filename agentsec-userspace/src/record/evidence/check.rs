@@ -367,11 +367,6 @@ impl Check<'_> {
         self.report.bytes += bundle.len() as u64;
         match (found, signed) {
             (Some(found), Some(signed)) if found == signed => Some(found),
-            (Some(found), Some(signed)) if found.starts_with(&signed) => {
-                let detail = "there is more behind its entries, which are as signed";
-                self.report.find(What::Damaged, None, entries.path(), detail);
-                Some(signed)
-            }
             (Some(found), signed) if found.len() == width && self.fits(&found, hashes, size) => {
                 let detail =
                     if signed.is_some() { "its hashes were changed" } else { "it is missing or cut" };
@@ -385,8 +380,14 @@ impl Check<'_> {
             }
             (found, Some(signed)) => {
                 let readable = || readable_entries(&bundle, width).into_iter().map(leaf_hash).collect();
-                let (what, at, detail) = difference(&found.unwrap_or_else(readable), &signed);
-                self.report.find(what, Some(first + at as u64), entries.path(), detail);
+                let found = found.unwrap_or_else(readable);
+                if found.starts_with(&signed) {
+                    let detail = "there is more behind its entries, which are as signed";
+                    self.report.find(What::Damaged, None, entries.path(), detail);
+                } else {
+                    let (what, at, detail) = difference(&found, &signed);
+                    self.report.find(what, Some(first + at as u64), entries.path(), detail);
+                }
                 Some(signed)
             }
             (_, None) => {

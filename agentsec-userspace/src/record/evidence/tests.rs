@@ -345,7 +345,12 @@ fn what_is_no_file_or_has_more_behind_it_is_a_finding_and_waited_for_by_nobody()
         tiles::push_entry(&mut bytes, entry);
         bytes
     };
-    assert_eq!(replace(&bundle, &|path| fs::write(path, longer(b"{}")).unwrap()), [(What::Damaged, None)]);
+    for behind in [&b"{}"[..], b""] {
+        let mut bytes = longer(behind);
+        assert_eq!(replace(&bundle, &|path| fs::write(path, &bytes).unwrap()), [(What::Damaged, None)]);
+        bytes.push(0);
+        assert_eq!(replace(&bundle, &|path| fs::write(path, &bytes).unwrap()), [(What::Damaged, None)]);
+    }
     assert!(verdict(log.path(), &[]).is_clean());
 }
 
