@@ -38,7 +38,7 @@ pub struct Freshness {
     pub snapshots: u64,
     /// When the newest was finished, Unix nanoseconds.
     pub newest_ns: Option<u64>,
-    /// The same of the newest that is verified, which is the first that a recovery thinks of.
+    /// The same of the newest that is verified and from no incident: the first that a recovery thinks of.
     pub verified_ns: Option<u64>,
 }
 
@@ -50,7 +50,7 @@ impl Freshness {
         Self {
             snapshots: there.clone().count() as u64,
             newest_ns: there.clone().map(finished).max(),
-            verified_ns: there.filter(|record| record.is_verified()).map(finished).max(),
+            verified_ns: there.filter(|record| record.is_good()).map(finished).max(),
         }
     }
 }
